@@ -1,0 +1,37 @@
+# One line each; .venv is made on first use. Python 3.11 or newer as PYTHON=...
+PYTHON ?= python3
+VENV := .venv/bin
+
+.PHONY: venv repro test ui lint study bench zoo readme clean-cache
+
+venv: .venv/installed
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(VENV)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+repro: venv  ## the whole pipeline: make repro [PROFILE=mini] [FORCE=1]
+	@PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python -m stages.repro $(if $(PROFILE),--profile $(PROFILE)) $(if $(FORCE),--force)
+
+test: venv
+	$(VENV)/python -m pytest
+
+lint: venv
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy
+
+ui: venv  ## MLflow's compare view
+	$(VENV)/adamerge ui
+
+study: venv  ## the published 500 steps over three seeds: about an hour, resumable
+	@$(MAKE) --no-print-directory repro PROFILE=study readme
+
+zoo: venv  ## pretrain the miniature's CLIP again
+	$(VENV)/python -m stages.pretrain
+
+readme: venv  ## write the tables and figures of README.md and docs/ from the metrics
+	$(VENV)/python -m stages.readme
+
+clean-cache:
+	rm -rf .cache

@@ -1,0 +1,16 @@
+"""Merging coefficients learned from images: AdaMerging and the label-tuned baseline."""
+
+from pipeline.learning.coefficients import Coefficients, load_coefficients, save_coefficients
+from pipeline.learning.loop import FitData, LearningOptions, Progress, learn_coefficients
+from pipeline.learning.selection import select_coefficient
+
+__all__ = [
+    "Coefficients",
+    "FitData",
+    "LearningOptions",
+    "Progress",
+    "learn_coefficients",
+    "load_coefficients",
+    "save_coefficients",
+    "select_coefficient",
+]

@@ -1,0 +1,48 @@
+"""Learned coefficients with how they came about, and the file that keeps them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from pipeline.checkpoints import load_metadata, load_weights, save_weights
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Merging coefficients and the history of their learning.
+
+    `values`: [layers, tasks], or [1, tasks] where all tensors share them. `history`: `loss`
+    [steps], `entropy` [steps, tasks] in nats, `coefficients` [steps, tasks] (means over layers),
+    each as it was when a step began; empty where nothing was learned step by step.
+    """
+
+    values: Tensor
+    tasks: tuple[str, ...]
+    layers: tuple[str, ...]  # tensor names, or ("*",) for one row
+    history: Mapping[str, Tensor]
+    facts: Mapping[str, Any]  # options, seconds, images per second
+
+
+def save_coefficients(path: Path, learned: Coefficients) -> None:
+    """Write values and history to one safetensors file."""
+    tensors = {"values": learned.values}
+    tensors |= {f"history_{name}": series for name, series in learned.history.items()}
+    facts = dict(learned.facts, tasks=learned.tasks, layers=learned.layers)
+    save_weights(path, tensors, {name: json.dumps(value) for name, value in facts.items()})
+
+
+def load_coefficients(path: Path, made_by: str) -> Coefficients:
+    """Read what `save_coefficients` wrote; raises `MissingInput` or `CheckpointError`."""
+    tensors = load_weights(path, made_by)
+    facts = {name: json.loads(text) for name, text in load_metadata(path, made_by).items()}
+    history = {
+        name.removeprefix("history_"): series
+        for name, series in tensors.items()
+        if name != "values"
+    }
+    tasks, layers = tuple(facts.pop("tasks")), tuple(facts.pop("layers"))
+    return Coefficients(tensors["values"], tasks, layers, history, facts)

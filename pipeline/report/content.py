@@ -1,0 +1,239 @@
+"""Everything the report says, read from the files that the stages wrote into one structure."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from pipeline.config import Config
+from pipeline.errors import CheckpointError, UserError
+from pipeline.evaluation import Predictions
+from pipeline.files import need, read_json
+from pipeline.layout import Layout
+from pipeline.merging.methods import METHODS
+from pipeline.tasks import get_task
+
+STAGES = (
+    "fetch",
+    "experts",
+    "vectors",
+    "learn",
+    "merge",
+    "evaluate",
+    "robustness",
+    "generalization",
+)
+REFERENCE = "task_arithmetic"  # the merge without learning that the learned ones are held against
+
+# Two-sided 95 % of a normal distribution.
+Z_95 = 1.959964
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What one method learned; means over seeds."""
+
+    values: np.ndarray  # [layers, tasks], or [1, tasks] where all tensors share them
+    tasks: tuple[str, ...]
+    layers: tuple[str, ...]  # tensor names, or ("*",) for one row
+    entropy: np.ndarray  # [steps, tasks] in nats; [0, tasks] where nothing was learned in steps
+    coefficients: np.ndarray  # [steps, tasks], mean over layers
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How alike the task vectors are; means over seeds."""
+
+    tasks: tuple[str, ...]
+    cosines: np.ndarray  # [tasks, tasks]
+    relative_norms: Mapping[str, float]  # task -> |task vector| / |pretrained weights|
+
+
+@dataclass(frozen=True)
+class Interval:
+    """95 % confidence interval of a difference, in points."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Content:
+    """The report's facts. Accuracies are in percent, means over seeds."""
+
+    config: Config
+    clean: Mapping[str, Mapping[str, Any]]  # method -> figures, as in metrics/<profile>/clean.json
+    robustness: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    generalization: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    learned: Mapping[str, Learned] = field(default_factory=dict)
+    similarity: Similarity | None = None
+    gain: Interval | None = None  # of `best` over task arithmetic
+    runs: tuple[Mapping[str, Any], ...] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)  # what is left out -> command for it
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Task names in report order."""
+        return self.config.profile.tasks
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Method names in report order."""
+        return self.config.methods
+
+    @cached_property
+    def task_titles(self) -> dict[str, str]:
+        """Task name -> how it is printed."""
+        return task_titles(self.config)
+
+    @property
+    def best(self) -> str | None:
+        """The single merged model with the highest average that needed no label."""
+        merged = [m for m in self.methods if competes(m) and m != "pretrained"]
+        return max(merged, key=lambda m: self.clean[m]["avg"], default=None)
+
+
+def task_titles(config: Config) -> dict[str, str]:
+    """Task name -> how it is printed, in report order."""
+    return {task: get_task(config.profile.suite, task).title for task in config.profile.tasks}
+
+
+def competes(method: str) -> bool:
+    """Whether a method makes one model for all tasks without reading a label."""
+    row = METHODS[method]
+    return not row.reads("labels") and not row.reads("task_identity")
+
+
+def stage_command(stage: str) -> str:
+    """What a user runs to get what a stage writes."""
+    return f"python -m stages.{stage}"
+
+
+def read_clean(config: Config, layout: Layout) -> dict[str, Any]:
+    """The clean accuracies. Raises `MissingInput`, or `UserError` if a method or task lacks."""
+    path, made_by = layout.metric("clean"), stage_command("evaluate")
+    clean = read_json(path, made_by)
+    for method in config.methods:
+        if not set(config.profile.tasks) <= set(clean.get(method, {}).get("tasks", ())):
+            raise UserError(f"{path} lacks figures of {method}. Run '{made_by}' again.")
+    return clean
+
+
+def read_content(config: Config, layout: Layout) -> Content:
+    """Read all that is there. Raises `MissingInput` if the clean accuracies are not."""
+    content = Content(config, read_clean(config, layout))
+    absent: dict[str, str] = {}
+
+    def metric(name: str, stage: str, what: str) -> dict[str, Any]:
+        if layout.metric(name).exists():
+            return read_json(layout.metric(name), stage_command(stage))
+        absent[what] = stage_command(stage)
+        return {}
+
+    learned = _read_learned(config, layout)
+    if learned is None:
+        absent["learned coefficients"] = stage_command("learn")
+    similarity = _read_similarity(config, layout)
+    if similarity is None:
+        absent["task vectors"] = stage_command("vectors")
+    return replace(
+        content,
+        robustness=metric("robustness", "robustness", "robustness"),
+        generalization=metric("generalization", "generalization", "generalization"),
+        learned=learned or {},
+        similarity=similarity,
+        gain=_gain(content, layout),
+        runs=tuple(_read_runs(layout)),
+        absent=absent,
+    )
+
+
+def _read_learned(config: Config, layout: Layout) -> dict[str, Learned] | None:
+    """Method -> what it learned; None if the stage has not run."""
+    seeds, methods = config.profile.seeds, config.profile.learn.methods
+    paths = {m: [layout.coefficients(seed, m) for seed in seeds] for m in methods}
+    if not all(path.exists() for group in paths.values() for path in group):
+        return None
+    return {m: _mean([_read_coefficients(path) for path in paths[m]]) for m in methods}
+
+
+def _read_coefficients(path: Path) -> Learned:
+    made_by = stage_command("learn")
+    try:
+        with safe_open(need(path, made_by), framework="numpy") as file:
+            facts = {name: json.loads(text) for name, text in file.metadata().items()}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged ({error}). Run '{made_by}' again.") from None
+    tasks = tuple(facts["tasks"])
+    nothing = np.empty((0, len(tasks)))
+    return Learned(
+        values=arrays["values"].reshape(-1, len(tasks)),
+        tasks=tasks,
+        layers=tuple(facts["layers"]),
+        entropy=arrays.get("history_entropy", nothing),
+        coefficients=arrays.get("history_coefficients", nothing),
+    )
+
+
+def _mean(seeds: list[Learned]) -> Learned:
+    """Means over seeds; steps beyond the shortest history are dropped."""
+    steps = min(len(one.entropy) for one in seeds)
+    return Learned(
+        values=np.mean([one.values for one in seeds], axis=0),
+        tasks=seeds[0].tasks,
+        layers=seeds[0].layers,
+        entropy=np.mean([one.entropy[:steps] for one in seeds], axis=0),
+        coefficients=np.mean([one.coefficients[:steps] for one in seeds], axis=0),
+    )
+
+
+def _read_similarity(config: Config, layout: Layout) -> Similarity | None:
+    """Cosines and norms of the task vectors; None if the stage has not run."""
+    paths = [layout.vectors_summary(seed) for seed in config.profile.seeds]
+    if not all(path.exists() for path in paths):
+        return None
+    seeds = [read_json(path, stage_command("vectors")) for path in paths]
+    tasks = tuple(seeds[0]["tasks"])
+    return Similarity(
+        tasks=tasks,
+        cosines=np.mean([one["cosines"] for one in seeds], axis=0),
+        relative_norms={
+            task: float(np.mean([one["relative_norms"][task] for one in seeds])) for task in tasks
+        },
+    )
+
+
+def _gain(content: Content, layout: Layout) -> Interval | None:
+    """Interval of the best model's gain over task arithmetic, from the images they differ on.
+
+    Both models saw the same images, so the variance is that of the paired differences. None where
+    predictions are missing or task arithmetic is itself the best.
+    """
+    best = content.best
+    if best in (None, REFERENCE) or REFERENCE not in content.methods:
+        return None
+    means, variances = [], []
+    for seed in content.config.profile.seeds:
+        for task in content.tasks:
+            paths = [layout.predictions(seed, method, task) for method in (best, REFERENCE)]
+            if not all(path.exists() for path in paths):
+                return None
+            ours, theirs = (Predictions.load(p, stage_command("evaluate")) for p in paths)
+            difference = 100.0 * (ours.correct.astype(float) - theirs.correct)
+            means.append(difference.mean())
+            variances.append(difference.var() / len(difference))
+    half = Z_95 * float(np.sqrt(np.sum(variances))) / len(means)
+    return Interval(float(np.mean(means)) - half, float(np.mean(means)) + half)
+
+
+def _read_runs(layout: Layout) -> Iterator[dict[str, Any]]:
+    """The runs of the stages before this one, in the pipeline's order."""
+    for stage in STAGES:
+        if layout.run(stage).exists():
+            yield read_json(layout.run(stage), stage_command(stage))

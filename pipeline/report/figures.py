@@ -1,0 +1,207 @@
+"""Figures that compare methods: averages, radar, robustness, generalization."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from pipeline.merging.methods import METHODS
+from pipeline.report.content import Content
+from pipeline.report.style import (
+    GRID,
+    INK,
+    LOOKS,
+    MUTED,
+    PAGE_WIDTH,
+    ROW_GAP,
+    Plot,
+    legend,
+    new_figure,
+    panel_grid,
+)
+from pipeline.report.tables import corruption_title, printed, with_pretrained
+
+# Between a label and its number; SVG would make one space of several ordinary ones.
+GAP = 3 * "\N{NO-BREAK SPACE}"
+
+# A radar of all methods is a knot; these tell the story.
+RADAR = ("pretrained", "task_arithmetic", "adamerging_layerwise", "adamerging_layerwise_pp")
+
+
+def averages(content: Content) -> Plot:
+    """Average accuracy of every method, with its tasks as faint dots behind."""
+    methods = content.methods
+    figure = new_figure(PAGE_WIDTH, 0.8 + 0.36 * len(methods))
+    axes = figure.add_subplot()
+    for place, method in enumerate(methods):
+        row, look = content.clean[method], LOOKS[method]
+        tasks = [row["tasks"][task] for task in content.tasks]
+        axes.plot(tasks, [place] * len(tasks), "o", color=look.colour, alpha=0.3, markersize=4)
+        line = look.line(markersize=9, zorder=3, elinewidth=1.6, capsize=3)
+        axes.errorbar(row["avg"], place, xerr=row.get("avg_sd") or None, **line)
+    labels = [f"{METHODS[m].title}{GAP}{printed(content.clean[m]['avg'])}" for m in methods]
+    axes.set_yticks(range(len(methods)), labels)
+    axes.tick_params(axis="y", labelcolor=INK, length=0)
+    axes.set_ylim(len(methods) - 0.4, -0.6)
+    axes.set_xlim(0, 100)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("accuracy, %")
+    spread = (
+        " Bars: standard deviation over seeds." if len(content.config.profile.seeds) > 1 else ""
+    )
+    return Plot(
+        "accuracy",
+        figure,
+        f"Accuracy on clean evaluation images, in percent. Number and large marker: the average "
+        f"over {len(content.tasks)} tasks. Small dots: the tasks.{spread}",
+        "Average accuracy: "
+        + ", ".join(f"{METHODS[m].title} {printed(content.clean[m]['avg'])} %" for m in methods),
+        {"unit": "percent", "methods": {method: content.clean[method] for method in methods}},
+    )
+
+
+def radar(content: Content) -> Plot | None:
+    """Per-task accuracy of the main methods inside that of the experts."""
+    methods = [m for m in (*RADAR, "experts") if m in content.methods]
+    if len(content.tasks) < 3 or len(methods) < 2:
+        return None
+    figure = new_figure(7.2, 6.4)
+    axes = figure.add_subplot(projection="polar")
+    angles = np.linspace(0, 2 * np.pi, len(content.tasks), endpoint=False)
+    for method in methods:
+        values = [content.clean[method]["tasks"][task] for task in content.tasks]
+        around = [*values, values[0]]
+        axes.plot([*angles, angles[0]], around, **LOOKS[method].line())
+        if method not in ("pretrained", "experts"):
+            axes.fill([*angles, angles[0]], around, color=LOOKS[method].colour, alpha=0.06)
+    axes.set_theta_zero_location("N")
+    axes.set_theta_direction(-1)
+    axes.set_xticks(angles, content.task_titles.values())
+    axes.tick_params(axis="x", labelcolor=INK, pad=5)
+    for angle, label in zip(angles, axes.get_xticklabels(), strict=True):
+        side = round(np.sin(angle), 6)  # away from the circle, but centred at top and bottom
+        label.set_horizontalalignment("left" if side > 0 else "right" if side < 0 else "center")
+    axes.set_ylim(0, 100)
+    axes.set_yticks([20, 40, 60, 80, 100], ["20", "40", "60", "80", "100 %"])
+    axes.set_rlabel_position(180 / len(content.tasks))
+    axes.spines["polar"].set_visible(False)
+    legend(figure, methods, 2)
+    tasks = {m: {task: content.clean[m]["tasks"][task] for task in content.tasks} for m in methods}
+    return Plot(
+        "radar",
+        figure,
+        "Accuracy per task, in percent from the centre outwards. What is missing to the outer "
+        "outline is what merging costs against one expert per task.",
+        f"Radar chart of the accuracy on {len(content.tasks)} tasks for "
+        + ", ".join(METHODS[m].title for m in methods),
+        {"unit": "percent", "methods": tasks},
+    )
+
+
+def robustness(content: Content) -> Plot | None:
+    """Accuracy against severity, a panel per corruption; learned on corrupted images as stars."""
+    figures = content.robustness.get("clean")
+    if not figures:
+        return None
+    settings = content.config.profile.robustness
+    methods = [method for method in content.methods if method in figures]
+    adapted = {m: row for m, row in content.robustness.get("adapted", {}).items() if m in METHODS}
+    figure, panels = panel_grid(len(settings.corruptions), 2.2, 1.3, ("severity", "accuracy, %"))
+    for name, axes in zip(settings.corruptions, panels, strict=True):
+        for method in methods:
+            points = {0: figures[method]["clean"], **_by_severity(figures[method], name)}
+            axes.plot(points.keys(), points.values(), **LOOKS[method].line(markersize=4))
+        for method, row in adapted.items():
+            points = _by_severity(row, name)
+            axes.plot(points.keys(), points.values(), **_adapted_marker(method))
+        axes.set_title(corruption_title(name))
+        axes.set_xticks([0, *settings.severities], ["none", *map(str, settings.severities)])
+    rings = [
+        Line2D([], [], label=f"{METHODS[m].title}, learned on corrupted", **_adapted_marker(m))
+        for m in adapted
+    ]
+    legend(figure, methods, 3, extra=rings)
+    tasks = ", ".join(content.task_titles[task] for task in settings.tasks)
+    note = " Rings: coefficients learned on the corrupted images themselves." if adapted else ""
+    return Plot(
+        "robustness",
+        figure,
+        f"Accuracy on corrupted images, in percent, mean over {tasks} "
+        f"({settings.images} images each); none: without corruption.{note}",
+        "Curves of the accuracy against the severity of "
+        + ", ".join(corruption_title(name).lower() for name in settings.corruptions),
+        {"unit": "percent", "clean": {m: figures[m] for m in methods}, "adapted": adapted},
+    )
+
+
+def _by_severity(row: Mapping[str, Any], corruption: str) -> dict[int, float]:
+    """Severity -> accuracy, by rising severity."""
+    found = row["corruptions"].get(corruption, {})
+    return {int(severity): found[severity] for severity in sorted(found, key=int)}
+
+
+def _adapted_marker(method: str) -> dict[str, Any]:
+    """Keywords of a ring around where the method's own marker may stand."""
+    return {
+        "color": LOOKS[method].colour,
+        "marker": "o",
+        "markerfacecolor": "none",
+        "markeredgewidth": 1.8,
+        "linestyle": "none",
+        "markersize": 10,
+    }
+
+
+def generalization(content: Content) -> Plot | None:
+    """Bars of seen and unseen averages, a row of panels per split."""
+    splits = [
+        s for s in content.config.profile.generalization.splits if s in content.generalization
+    ]
+    if not splits:
+        return None
+    figures = {split: with_pretrained(content, split) for split in splits}
+    lines = sum(0.85 + 0.3 * len(figures[split]) for split in splits)
+    figure = new_figure(PAGE_WIDTH, lines + 0.5)
+    figure.get_layout_engine().set(h_pad=ROW_GAP)
+    heights = [len(figures[split]) + 1 for split in splits]
+    panels = figure.subplots(len(splits), 2, sharex=True, squeeze=False, height_ratios=heights)
+    for split, pair in zip(splits, panels, strict=True):
+        tasks = content.config.profile.generalization.splits[split]
+        for part, axes in zip(("seen", "unseen"), pair, strict=True):
+            _bars(axes, figures[split], part)
+            names = [content.task_titles[task] for task in getattr(tasks, part)]
+            listed = ", ".join(names) if part == "unseen" else f"{len(names)} tasks"
+            axes.set_title(f"{part.capitalize()}: {listed}")
+        pair[1].set_yticklabels([])
+    for axes in panels[-1]:
+        axes.set_xlabel("accuracy, %")
+    return Plot(
+        "generalization",
+        figure,
+        "Accuracy, in percent, of models merged from the seen tasks alone: on those tasks (left) "
+        "and on tasks whose experts and images took no part (right). Dotted: the pretrained model.",
+        "Bars of the average accuracy on seen and unseen tasks for each split",
+        {"unit": "percent", "splits": figures},
+    )
+
+
+def _bars(axes: Axes, figures: Mapping[str, Mapping[str, Any]], part: str) -> None:
+    """A horizontal bar per method with its number, and a line at the pretrained model."""
+    for place, (method, row) in enumerate(figures.items()):
+        look, value = LOOKS[method], row[part]
+        axes.barh(place, value, height=0.66, color=look.colour, alpha=0.85)
+        error = row.get(f"{part}_sd")
+        if error:
+            axes.errorbar(value, place, xerr=error, color=INK, elinewidth=1.2, capsize=2.5)
+        axes.text(value + (error or 0) + 1.2, place, printed(value), va="center", fontsize=8.5)
+    if "pretrained" in figures:
+        axes.axvline(figures["pretrained"][part], color=MUTED, linestyle=":", linewidth=1.2)
+    axes.set_yticks(range(len(figures)), [METHODS[method].title for method in figures])
+    axes.tick_params(axis="y", labelcolor=INK, length=0)
+    axes.set_ylim(len(figures) - 0.4, -0.6)
+    axes.set_xlim(0, 108)
+    axes.set_xticks([0, 25, 50, 75, 100])
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_color(GRID)

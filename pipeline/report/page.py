@@ -1,0 +1,143 @@
+"""The page: tables, sentences and inline figures in one HTML file that loads nothing."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.files import need, write_text
+from pipeline.layout import Layout
+from pipeline.report import curves, figures, heatmaps, summary, tables
+from pipeline.report.content import Content
+from pipeline.report.style import LOOKS, Plot, drawing, inline_svg, save, settle
+
+DRAWERS = (
+    figures.averages,
+    heatmaps.block_coefficients,
+    heatmaps.tensor_coefficients,
+    curves.entropy,
+    curves.coefficients,
+    figures.radar,
+    figures.robustness,
+    figures.generalization,
+    heatmaps.cosines,
+)
+
+
+def write_report(content: Content, layout: Layout) -> Path:
+    """Write figures, their data and the page; return the page's path."""
+    with drawing():
+        plots = [plot for draw in DRAWERS if (plot := draw(content)) is not None]
+        for plot in plots:
+            settle(plot.figure)
+            save(plot, layout.report)
+        page = render(content, plots)
+    path = layout.report / "index.html"
+    write_text(path, page)
+    return path
+
+
+def render(content: Content, plots: list[Plot]) -> str:
+    """The page's HTML. To be called while `drawing`."""
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    style = (folder / "page.css").read_text(encoding="utf-8")
+    return environment.get_template("page.html").render(
+        css=Markup(style),
+        figures={plot.name: plot for plot in plots},
+        svg=lambda plot: Markup(inline_svg(plot)),
+        looks=LOOKS,
+        **_words(content),
+        **_tables(content),
+        **_origin(content),
+    )
+
+
+def _words(content: Content) -> dict[str, Any]:
+    """Titles and sentences."""
+    profile = content.config.profile
+    return {
+        "profile": content.config.name,
+        "protocol": profile.protocol,
+        "seeds": profile.seeds,
+        "miniature": summary.MINIATURE if profile.suite == "mini" else None,
+        "setting": summary.setting(content),
+        "sentences": summary.sentences(content),
+        "key_figures": summary.key_figures(content),
+        "absent": content.absent,
+    }
+
+
+def _tables(content: Content) -> dict[str, Any]:
+    accuracy = tables.accuracy_table(content.config, content.clean)
+    splits = content.config.profile.generalization.splits
+    return {
+        "accuracy": accuracy,
+        "accuracy_note": tables.accuracy_note(content.config, accuracy),
+        "robustness": tables.robustness_table(content) if content.robustness else None,
+        "adapted": tables.adapted_table(content),
+        "adapted_severity": content.config.profile.robustness.adapted.severity,
+        "severities": content.config.profile.robustness.severities,
+        "splits": {
+            ", ".join(content.task_titles[task] for task in parts.unseen): (
+                tables.generalization_table(content, split)
+            )
+            for split, parts in splits.items()
+            if split in content.generalization
+        },
+    }
+
+
+def _origin(content: Content) -> dict[str, Any]:
+    """What the figures were made with."""
+    profile = need(
+        content.config.root / "profiles" / f"{content.config.name}.yaml", "git checkout profiles"
+    )
+    return {
+        "runs": [
+            run | {"time": duration(run["seconds"]), "peak": f"{run['peak_gb']:.1f} GB"}
+            for run in content.runs
+        ],
+        "total": duration(sum(run["seconds"] for run in content.runs)),
+        "machines": list(_shared(content, "machine", _machine)),
+        "commits": list(_shared(content, "git", _commit)),
+        "checkpoint": content.config.profile.checkpoint,
+        "parameters": profile.read_text(encoding="utf-8"),
+    }
+
+
+def _shared(content: Content, key: str, say: Callable[[Any], str]) -> Iterator[tuple[str, str]]:
+    """(What `say` makes of a run's `key`, the stages that have it in common)."""
+    groups: dict[str, list[str]] = {}
+    for run in content.runs:
+        groups.setdefault(json.dumps(run[key]), []).append(run["stage"])
+    for text, stages in groups.items():
+        yield say(json.loads(text)), "" if len(groups) == 1 else ", ".join(stages)
+
+
+def _machine(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in facts.items() if value is not None)
+
+
+def _commit(facts: Mapping[str, Any]) -> str:
+    commit = facts["commit"] or "none: not a git checkout, or without a commit"
+    return f"{commit} with uncommitted changes" if facts["dirty"] else commit
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them: '9.3 s', '4 min 08 s', '2 h 05 min'."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,216 @@
+"""How figures look: one colour and marker per method, neutral inks that follow the page's theme."""
+
+import html
+import io
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from pipeline.files import replacing, write_json
+from pipeline.merging.methods import METHODS
+
+DPI = 150  # of the PNGs
+PAGE_WIDTH = 10.5  # inches, of a figure that fills the page's width
+PANELS_PER_ROW = 4
+ROW_GAP = 0.09  # inches above and below each row of panels
+
+# Neutral inks. In the page each becomes the CSS variable of its name, so that figures stay
+# readable on light and dark paper; nothing else may be drawn in these exact colours.
+INK, MUTED, GRID = "#1f2830", "#5f6a74", "#d8dde2"
+THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
+
+# Okabe and Ito's colours, https://jfly.uni-koeln.de/color/
+SKY, BLUE, GREEN, ORANGE = "#56b4e9", "#0072b2", "#009e73", "#e69f00"
+VERMILLION, PURPLE, GREY = "#d55e00", "#cc79a7", "#8c939a"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A method's colour and marker, alike in all figures. Open: a variant of another method."""
+
+    colour: str
+    marker: str
+    open: bool = False
+
+    @property
+    def css(self) -> str:
+        """The colour as CSS."""
+        return THEMED.get(self.colour, self.colour)
+
+    @property
+    def face(self) -> str:
+        """The marker's filling."""
+        return "none" if self.open else self.colour
+
+    def line(self, **more: Any) -> dict[str, Any]:
+        """Keywords of `Axes.plot`: dashed and hollow where the method is a variant."""
+        return {
+            "color": self.colour,
+            "marker": self.marker,
+            "markerfacecolor": self.face,
+            "linestyle": "--" if self.open else "-",
+            "linewidth": 1.4,
+            "markersize": 5,
+        } | more
+
+
+LOOKS: dict[str, Look] = {
+    "pretrained": Look(GREY, "o"),
+    "weight_average": Look(SKY, "v"),
+    "task_arithmetic": Look(BLUE, "s"),
+    "task_arithmetic_tuned": Look(BLUE, "D", open=True),
+    "ties": Look(PURPLE, "^"),
+    "adamerging_taskwise": Look(ORANGE, "P"),
+    "adamerging_taskwise_pp": Look(ORANGE, "X", open=True),
+    "adamerging_layerwise": Look(GREEN, "h"),
+    "adamerging_layerwise_pp": Look(VERMILLION, "*"),
+    "experts": Look(INK, "d", open=True),
+}
+
+_SETTINGS: Mapping[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": GRID,
+    "axes.grid": True,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 9,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9.5,
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that figures look alike everywhere
+    "font.size": 9,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "xtick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "xtick.labelsize": 8.5,
+    "ytick.color": GRID,
+    "ytick.labelcolor": MUTED,
+    "ytick.labelsize": 8.5,
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with the words around it and the data in it."""
+
+    name: str  # of its files
+    figure: Figure
+    caption: str  # what one sees, with units
+    alt: str
+    data: Any  # what is drawn, as JSON values
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Figures must be made and saved inside: the settings hold nowhere else."""
+    with matplotlib.rc_context(dict(_SETTINGS)):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches whose parts are placed without overlap."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def bare(axes: Axes) -> None:
+    """Take away grid, ticks and frame: for heat maps."""
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def panel_grid(
+    count: int, row_height: float, extra_height: float, labels: tuple[str, str]
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels with common axes, PANELS_PER_ROW a row; heights in inches.
+
+    `labels`: of the horizontal and the vertical axis, written at the outer panels.
+    """
+    rows, columns = -(-count // PANELS_PER_ROW), min(PANELS_PER_ROW, count)
+    figure = new_figure(PAGE_WIDTH, row_height * rows + extra_height)
+    figure.get_layout_engine().set(h_pad=ROW_GAP)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    panels = list(grid.flat)
+    for axes in panels[count:]:
+        axes.remove()
+    for axes in panels[:count]:
+        axes.xaxis.set_tick_params(labelbottom=True)  # also above a gap in the last row
+    for axes in panels[max(0, count - columns) : count]:
+        axes.set_xlabel(labels[0])
+    for axes in grid[:, 0]:
+        axes.set_ylabel(labels[1])
+    return figure, panels[:count]
+
+
+def legend(
+    figure: Figure, methods: Iterable[str], columns: int, extra: Sequence[Line2D] = ()
+) -> None:
+    """A legend of `methods` below everything, and of `extra` handles with their own labels."""
+    handles = [
+        Line2D([], [], label=METHODS[method].title, **LOOKS[method].line(markersize=6))
+        for method in methods
+    ]
+    figure.legend(handles=[*handles, *extra], ncols=columns, loc="outside lower center")
+
+
+def settle(figure: Figure) -> None:
+    """Compute the layout once and keep it, rounded.
+
+    The last digits of what the layout's solver finds differ from run to run, and would do so in
+    the ids of the SVG.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position([round(edge, 6) for edge in axes.get_position(original=True).bounds])
+
+
+def save(plot: Plot, folder: Path) -> None:
+    """Write the figure as PNG, and its data as JSON beside it."""
+    with replacing(folder / f"{plot.name}.png") as temporary:
+        plot.figure.savefig(
+            temporary,
+            dpi=DPI,
+            facecolor="white",
+            bbox_inches="tight",
+            pad_inches=0.15,
+            metadata={"Software": None},
+        )
+    write_json(folder / f"{plot.name}.json", plot.data)
+
+
+def inline_svg(plot: Plot) -> str:
+    """The figure as an `<svg>` element: transparent, in the page's font and inks."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    # The salt makes ids reproducible, and different from those of the page's other figures.
+    with matplotlib.rc_context({"svg.hashsalt": plot.name}):
+        plot.figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r' id="[A-Za-z_.]+\d*_\d+"', "", svg)  # of groups; nothing refers to them
+    svg = re.sub(r" ?font-family: [^;\"]*;?", "", svg)
+    for colour, variable in THEMED.items():
+        svg = svg.replace(colour, variable)
+    # Points become the pixels of a screen, for the page to limit how far a figure shrinks.
+    view, width = re.search(r'viewBox="(0 0 ([\d.]+) [^"]*)"', svg).groups()
+    head = (
+        f'<svg role="img" aria-label="{html.escape(plot.alt)}" viewBox="{view}"'
+        f' style="--width: {float(width) * 4 / 3:.0f}px"'
+    )
+    return head + svg[svg.index(">") :]

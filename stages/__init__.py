@@ -1,0 +1,1 @@
+"""One thin command per DVC stage: check, call the library, record."""

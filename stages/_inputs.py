@@ -1,0 +1,64 @@
+"""Reading what earlier stages wrote, for the stages that need the same things."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stages._stage import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline.clip import ImageEncoder
+    from pipeline.vectors import TaskVectors
+
+
+def encoder_of(run: Stage) -> tuple["ImageEncoder", float]:
+    """The pretrained image encoder on the run's device, and the logit scale."""
+    from pipeline.clip import load_encoder
+
+    encoder, scale = load_encoder(run.layout.pretrained, "python -m stages.fetch")
+    return encoder.to(run.device()), scale
+
+
+def heads_of(run: Stage, tasks: Iterable[str]) -> dict[str, "Tensor"]:
+    """task -> zero-shot head [classes, dim] on the run's device."""
+    from pipeline.checkpoints import load_weights
+
+    made_by, device = "python -m stages.experts", run.device()
+    return {t: load_weights(run.layout.head(t), made_by)["weight"].to(device) for t in tasks}
+
+
+def images_of(run: Stage, seed: int, tasks: Iterable[str], split: str) -> dict[str, np.ndarray]:
+    """task -> uint8 images [N, 3, height, width]."""
+    from pipeline.data import load_array
+
+    made_by = "python -m stages.fetch"
+    return {task: load_array(run.layout.images(seed, task, split), made_by) for task in tasks}
+
+
+def labels_of(run: Stage, seed: int, tasks: Iterable[str], split: str) -> dict[str, np.ndarray]:
+    """task -> int64 labels [N]."""
+    from pipeline.data import load_array
+
+    made_by = "python -m stages.fetch"
+    return {task: load_array(run.layout.labels(seed, task, split), made_by) for task in tasks}
+
+
+def vectors_of(run: Stage, seed: int, tasks: Sequence[str]) -> "TaskVectors":
+    """The task vectors of `tasks` on the run's device."""
+    import torch
+
+    from pipeline.checkpoints import load_weights
+    from pipeline.vectors import TaskVectors
+
+    encoder, _ = encoder_of(run)
+    pretrained, device = encoder.weights(), run.device()
+    loaded = [
+        load_weights(run.layout.vector(seed, task), "python -m stages.vectors") for task in tasks
+    ]
+    deltas = {
+        name: torch.stack([vector[name] for vector in loaded]).to(device) for name in pretrained
+    }
+    return TaskVectors(tuple(tasks), pretrained, deltas)

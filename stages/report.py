@@ -1,0 +1,26 @@
+"""Write the report's page and figures, and every method's row in MLflow.
+
+python -m stages.report
+"""
+
+import typer
+
+from stages._stage import DryRunOption, ProfileOption, say, stage
+
+
+def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
+    """Build the self-contained report and record the methods in MLflow."""
+    with stage("report", profile, dry_run) as run:
+        from pipeline.report import build_report
+        from pipeline.tracking import track
+
+        run.needs("evaluate", [run.layout.metric("clean")])
+        run.plan("one page and its figures")
+        page = build_report(run.config, run.layout)
+        track(run.config, run.layout)
+        run.result = str(page.relative_to(run.config.root))
+        say("Compare the methods in MLflow: make ui")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from pipeline.corruptions import CORRUPTIONS
 from pipeline.errors import UserError, unknown
@@ -25,17 +26,25 @@ def _number(value: Any) -> Any:
         return value
 
 
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise PydanticCustomError("twice", "a value is listed twice")
+    return values
+
+
 Model = TypeVar("Model", bound=BaseModel)
 Float = Annotated[float, BeforeValidator(_number)]
 Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
+Numbers = [Field(strict=False, min_length=1), AfterValidator(_distinct)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], *Numbers]
+Severity = Annotated[int, Field(ge=1, le=5)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Checkpoint(_Section):
@@ -72,7 +81,7 @@ class Learning(_Section):
     batch: Count  # images per task and step
     lr: Positive  # of Adam
     initial: Fraction  # every coefficient's first value
-    grid: Annotated[tuple[Float, ...], Field(strict=False, min_length=1)]  # for the label-tuned one
+    grid: Annotated[tuple[Float, ...], *Numbers]  # for the label-tuned one
 
 
 class Merging(_Section):
@@ -87,7 +96,7 @@ class Adapted(_Section):
     """Methods whose coefficients are also learned on the corrupted images themselves."""
 
     methods: Annotated[tuple[str, ...], Field(strict=False)]
-    severity: Annotated[int, Field(ge=1, le=5)]
+    severity: Severity
     steps: Count
 
 
@@ -96,9 +105,7 @@ class Robustness(_Section):
 
     tasks: Names
     corruptions: Names
-    severities: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=5)], ...], Field(strict=False, min_length=1)
-    ]
+    severities: Annotated[tuple[Severity, ...], *Numbers]
     scale: Literal["cifar", "tiny", "imagenet"]  # image size that the constants are made for
     images: Count  # per task, the first of `eval`
     adapted: Adapted
@@ -227,10 +234,20 @@ def _check_names(profile: Profile) -> None:
     images = [name for name in METHODS if name not in weights]
     _each_known("method (of those that read weights only)", profile.merge.methods, weights)
     _each_known("method (of those that read images)", profile.learn.methods, images)
+    unlabeled = [name for name in profile.learn.methods if not METHODS[name].reads("labels")]
     _each_known(
-        "method (of those in 'learn')", profile.robustness.adapted.methods, profile.learn.methods
+        "method (of those in 'learn' without labels)",
+        profile.robustness.adapted.methods,
+        unlabeled,
     )
-    _each_known("method", profile.generalization.methods, METHODS)
+    single = [
+        name
+        for name, method in METHODS.items()
+        if not (method.reads("labels") or method.reads("task_identity"))
+    ]
+    _each_known(
+        "method (of those with one model, without labels)", profile.generalization.methods, single
+    )
     if profile.protocol == "transductive" and (
         tuned := [name for name in profile.learn.methods if METHODS[name].reads("labels")]
     ):

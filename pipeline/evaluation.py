@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
+from pipeline.errors import UserError
 from pipeline.files import need, replacing
 
 
@@ -26,9 +28,14 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path, made_by: str) -> "Predictions":
-        """Read what `save` wrote; raises `MissingInput` naming the stage `made_by`."""
-        with np.load(need(path, made_by), allow_pickle=False) as arrays:
-            return cls(**arrays)
+        """Read what `save` wrote; raises `UserError`, naming the stage `made_by`."""
+        try:
+            with need(path, made_by).open("rb") as file, np.load(file) as arrays:
+                return cls(**arrays)
+        except (ValueError, EOFError, BadZipFile) as error:
+            raise UserError(
+                f"{path} is damaged ({error}). Delete it and run '{made_by}'."
+            ) from error
 
     @property
     def correct(self) -> np.ndarray:

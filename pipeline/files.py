@@ -18,6 +18,8 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only: choose a folder that can be written to",
     errno.EACCES: "permission denied: check who owns the folder",
     errno.EPERM: "permission denied: check who owns the folder",
+    errno.EEXIST: "a file lies where its folder should be: move it away",
+    errno.ENOTDIR: "a file lies where its folder should be: move it away",
 }
 
 

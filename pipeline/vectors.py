@@ -53,15 +53,14 @@ class TaskVectors:
         """Trimmed, sign-elected, disjoint task vectors (https://arxiv.org/abs/2306.01708).
 
         Per task the share `keep` of entries with the largest magnitude stays, over the whole
-        vector; of those, the ones whose sign is that of their sum over tasks. Where the sum is
-        zero, the sign that most of the entries' sums have decides.
+        vector (more where magnitudes are equal); of those, the ones whose sign is that of their
+        sum over tasks. Where the sum is zero, the sign that most of the entries' sums have decides.
         """
         flat = self.flat()
         count = flat.shape[1]
         drop = count - max(1, int(count * keep))
-        if drop:
-            threshold = flat.abs().kthvalue(drop, dim=1, keepdim=True).values
-            flat = torch.where(flat.abs() > threshold, flat, 0.0)
+        smallest = flat.abs().kthvalue(drop + 1, dim=1, keepdim=True).values
+        flat = torch.where(flat.abs() >= smallest, flat, 0.0)
         elected = flat.sum(0).sign()
         elected[elected == 0] = elected.sum().sign()
         flat = torch.where(flat.sign() == elected, flat, 0.0)

@@ -3,7 +3,6 @@
 import os
 import platform
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -64,7 +63,7 @@ class Stage:
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int, str], None]]:
-        """A progress bar; call what it yields with (done, a few words). Lines without a terminal."""
+        """A progress bar: call what it yields with (done, a few words). Lines if no terminal."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -91,8 +90,9 @@ def stage(name: str, profile: str | None, dry_run: bool = False) -> Iterator[Sta
         from pipeline.config import load_config
         from pipeline.files import write_json
         from pipeline.tracking import check_reachable, stage_run
+        from pipeline.tracking.provenance import git_state
 
-        root = Path(os.environ.get("DVC_ROOT") or Path.cwd())
+        root = Path.cwd()
         running = Stage(name, load_config(root, profile), dry_run)
         check_reachable(root)
         started, clock = datetime.now(UTC), time.monotonic()
@@ -109,9 +109,9 @@ def stage(name: str, profile: str | None, dry_run: bool = False) -> Iterator[Sta
                 "stage": name,
                 "started": started.isoformat(timespec="seconds"),
                 "seconds": seconds,
-                "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 3),
+                "peak_gb": _peak_gb(),
                 "machine": _machine(running.config.device),
-                "git": _git(root),
+                "git": git_state(root),
             },
         )
         say(f"{name}: {running.result or 'done'} ({seconds:.1f} s)")
@@ -170,18 +170,7 @@ def _cpu() -> str:
         return platform.processor() or "unknown"
 
 
-def _git(root: Path) -> dict[str, Any]:
-    """Commit and whether sources were changed since; what the pipeline writes does not count."""
-
-    def ask(*words: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *words], cwd=root, capture_output=True, text=True, timeout=20, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    written = [":!dvc.lock", ":!metrics", ":!report", ":!params.yaml"]
-    status = ask("status", "--porcelain", "--", ".", *written)
-    return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(status)}
+def _peak_gb() -> float:
+    """The most memory this process held, in GB (1e9 bytes)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)

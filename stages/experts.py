@@ -3,6 +3,7 @@
 python -m stages.experts
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import typer
@@ -51,7 +52,9 @@ def build_heads(run: Stage) -> None:
         save_weights(run.layout.head(name), {"weight": head}, facts)
 
 
-def expert(run: Stage, seed: int, task: str, before: int, update) -> bool:
+def expert(
+    run: Stage, seed: int, task: str, before: int, update: Callable[[int, str], None]
+) -> bool:
     """Fine-tune one expert, or find it in the cache (then True)."""
     from pipeline.checkpoints import save_weights
     from pipeline.finetuning import finetune

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stages._stage import DryRunOption, ProfileOption, Stage, stage
+from stages._stage import DryRunOption, ProfileOption, Stage, say, stage
 
 if TYPE_CHECKING:
-    from pipeline.learning import Coefficients, FitData, LearningOptions
+    from pipeline.learning import Coefficients, FitData, LearningOptions, Progress
     from pipeline.vectors import TaskVectors
 
 
@@ -92,9 +92,11 @@ def adapt(run: Stage, seed: int, method: str, state: Path) -> "Coefficients":
     config = run.config.profile
     vectors = processed(run, method, vectors_of(run, seed, config.tasks))
     options = options_of(run, method)
+    if state.exists():
+        say(f"  {method}: resuming a run that was interrupted")
     with run.progress(f"{method} (seed {seed})", options.steps) as update:
 
-        def on_step(progress) -> None:
+        def on_step(progress: "Progress") -> None:
             total = sum(progress.entropies.values())
             speed = f"{progress.images_per_second:.0f} images/s"
             update(progress.step, f"entropy {total:.3f} nats, {speed}")
@@ -135,6 +137,8 @@ def options_of(run: Stage, method: str) -> "LearningOptions":
 
 def write_metrics(run: Stage) -> None:
     """metrics/<profile>/learning.json: where the entropy and the coefficients ended, by method."""
+    import torch
+
     from pipeline.files import write_json
     from pipeline.learning import load_coefficients
 
@@ -146,7 +150,7 @@ def write_metrics(run: Stage) -> None:
             for seed in config.seeds
         ]
         values = [one.values for one in learned]
-        mean = sum(value.mean(0) for value in values) / len(values)
+        mean = torch.stack([value.mean(0) for value in values]).mean(0)
         summary[method] = {
             "steps": config.learn.steps if learned[0].history else 0,
             "coefficient_mean": round(float(mean.mean()), 4),

@@ -36,7 +36,8 @@ def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
                 run.needs("merge", (weights_path(run, seed, method, t) for t in asked.tasks))
         cells = len(asked.corruptions) * len(asked.severities) * len(asked.tasks)
         run.plan(f"{len(run.config.methods)} methods x {cells} cells x {asked.images} images")
-        clean, adapted = {}, {}
+        clean: dict[str, dict[int, np.ndarray]] = {}
+        adapted: dict[str, dict[int, np.ndarray]] = {}
         for seed in run.config.profile.seeds:
             for method, correct in test_corrupted(run, seed).items():
                 clean.setdefault(method, {})[seed] = correct

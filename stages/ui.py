@@ -22,7 +22,7 @@ from stages._stage import say, user_errors
 
 HOST = "127.0.0.1"
 START_SECONDS = 180.0
-STOP_SECONDS = 10.0
+STOP_SECONDS = 30.0
 
 
 def main(port: Annotated[int, typer.Option(help="Port of MLflow's pages.")] = 5000) -> None:
@@ -75,6 +75,7 @@ def serving(uri: str, port: int, log: Path) -> Iterator["subprocess.Popen[bytes]
                 server.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 server.kill()
+                server.wait()
 
 
 def _write_rows(root: Path) -> dict[str, str]:

@@ -1,12 +1,13 @@
 """Weights in and out: safetensors with open_clip key names, checked when read."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.errors import CheckpointError
@@ -16,8 +17,19 @@ from pipeline.files import need, replacing
 def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write tensors and the facts about them; the same input gives the same bytes."""
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(ready, temporary, metadata=dict(sorted(metadata.items())))
+    data = memoryview(save(ready, metadata=dict(metadata)))
+    size = int.from_bytes(data[:8], "little")
+    # The library writes the metadata in random order.
+    header = json.dumps(
+        json.loads(bytes(data[8 : 8 + size])),
+        sort_keys=True,
+        ensure_ascii=False,
+        separators=(",", ":"),
+    )
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(data[:8])
+        file.write(header.encode().ljust(size))
+        file.write(data[8 + size :])
 
 
 def load_weights(path: Path, made_by: str) -> dict[str, Tensor]:

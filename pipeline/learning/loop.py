@@ -21,7 +21,7 @@ from pipeline.learning.coefficients import Coefficients
 from pipeline.learning.step import CoefficientStep, Granularity
 from pipeline.vectors import TaskVectors
 
-SECONDS_BETWEEN_SAVES = 5.0
+SECONDS_BETWEEN_SAVES = 2.0
 
 
 @dataclass(frozen=True)

@@ -37,11 +37,13 @@ class Merged:
 
     def weights(self, task: str | None = None) -> dict[str, Tensor]:
         """name -> tensor. `task` is required where the method needs the task's identity."""
-        if self.extras and task not in self.extras:
+        if not self.extras:
+            return dict(self.shared)
+        if task not in self.extras:
             raise UserError(
                 f"This method has one model per task: name one of {', '.join(self.extras)}."
             )
-        return {**self.shared, **(self.extras[task] if task in self.extras else {})}
+        return {**self.shared, **self.extras.get(task or "", {})}
 
 
 def merge(

@@ -5,7 +5,7 @@ It imports nothing heavy, so that a profile's names and options can be checked a
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Need = Literal["images", "labels", "task_identity"]
 
@@ -22,7 +22,7 @@ class Method:
     summary: str
     function: str  # "module:name" below pipeline.merging
     paper: str
-    defaults: Mapping[str, float | str | tuple[float, ...]] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     needs: frozenset[Need] = frozenset()  # beside the pretrained model and the experts
 
     def reads(self, need: Need) -> bool:

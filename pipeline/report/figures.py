@@ -1,11 +1,12 @@
 """Figures that compare methods: averages, radar, robustness, generalization."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.projections.polar import PolarAxes
 
 from pipeline.merging.methods import METHODS
 from pipeline.report.content import Content
@@ -68,7 +69,7 @@ def radar(content: Content) -> Plot | None:
     if len(content.tasks) < 3 or len(methods) < 2:
         return None
     figure = new_figure(7.2, 6.4)
-    axes = figure.add_subplot(projection="polar")
+    axes = cast(PolarAxes, figure.add_subplot(projection="polar"))
     angles = np.linspace(0, 2 * np.pi, len(content.tasks), endpoint=False)
     for method in methods:
         values = [content.clean[method]["tasks"][task] for task in content.tasks]
@@ -112,10 +113,10 @@ def robustness(content: Content) -> Plot | None:
     for name, axes in zip(settings.corruptions, panels, strict=True):
         for method in methods:
             points = {0: figures[method]["clean"], **_by_severity(figures[method], name)}
-            axes.plot(points.keys(), points.values(), **LOOKS[method].line(markersize=4))
+            axes.plot(list(points), list(points.values()), **LOOKS[method].line(markersize=4))
         for method, row in adapted.items():
             points = _by_severity(row, name)
-            axes.plot(points.keys(), points.values(), **_adapted_marker(method))
+            axes.plot(list(points), list(points.values()), **_adapted_marker(method))
         axes.set_title(corruption_title(name))
         axes.set_xticks([0, *settings.severities], ["none", *map(str, settings.severities)])
     rings = [
@@ -163,8 +164,7 @@ def generalization(content: Content) -> Plot | None:
         return None
     figures = {split: with_pretrained(content, split) for split in splits}
     lines = sum(0.85 + 0.3 * len(figures[split]) for split in splits)
-    figure = new_figure(PAGE_WIDTH, lines + 0.5)
-    figure.get_layout_engine().set(h_pad=ROW_GAP)
+    figure = new_figure(PAGE_WIDTH, lines + 0.5, h_pad=ROW_GAP)
     heights = [len(figures[split]) + 1 for split in splits]
     panels = figure.subplots(len(splits), 2, sharex=True, squeeze=False, height_ratios=heights)
     for split, pair in zip(splits, panels, strict=True):

@@ -93,11 +93,11 @@ def tensor_coefficients(content: Content) -> Plot | None:
     groups = blocks(next(iter(learned.values())).layers)
     heights = [len(block.rows) for block in groups]
     scale = _scale(content, [one.values for one in learned.values()])
-    figure = new_figure(PAGE_WIDTH, 1.4 + 0.155 * sum(heights) + 0.06 * len(groups))
+    height = 1.4 + 0.155 * sum(heights) + 0.06 * len(groups)
+    figure = new_figure(PAGE_WIDTH, height, h_pad=0.015, hspace=0.0)
     panels = figure.subplots(
         len(groups), len(learned), sharex=True, squeeze=False, height_ratios=heights
     )
-    figure.get_layout_engine().set(h_pad=0.015, hspace=0.0)
     for block, row in zip(groups, panels, strict=True):
         for axes, one in zip(row, learned.values(), strict=True):
             values = one.values[list(block.rows)]

@@ -104,7 +104,7 @@ def _origin(content: Content) -> dict[str, Any]:
     )
     return {
         "runs": [
-            run | {"time": duration(run["seconds"]), "peak": f"{run['peak_gb']:.1f} GB"}
+            {**run, "time": duration(run["seconds"]), "peak": f"{run['peak_gb']:.1f} GB"}
             for run in content.runs
         ],
         "total": duration(sum(run["seconds"] for run in content.runs)),

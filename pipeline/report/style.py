@@ -3,7 +3,7 @@
 import html
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
 
 from pipeline.files import replacing, write_json
 from pipeline.merging.methods import METHODS
@@ -75,7 +77,7 @@ LOOKS: dict[str, Look] = {
     "experts": Look(INK, "d", open=True),
 }
 
-_SETTINGS: Mapping[str, Any] = {
+_SETTINGS: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": GRID,
     "axes.grid": True,
@@ -117,13 +119,13 @@ class Plot:
 @contextmanager
 def drawing() -> Iterator[None]:
     """Figures must be made and saved inside: the settings hold nowhere else."""
-    with matplotlib.rc_context(dict(_SETTINGS)):
+    with matplotlib.rc_context(_SETTINGS):
         yield
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, **padding: Any) -> Figure:
     """An empty figure of that many inches whose parts are placed without overlap."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(**padding))
 
 
 def bare(axes: Axes) -> None:
@@ -141,8 +143,7 @@ def panel_grid(
     `labels`: of the horizontal and the vertical axis, written at the outer panels.
     """
     rows, columns = -(-count // PANELS_PER_ROW), min(PANELS_PER_ROW, count)
-    figure = new_figure(PAGE_WIDTH, row_height * rows + extra_height)
-    figure.get_layout_engine().set(h_pad=ROW_GAP)
+    figure = new_figure(PAGE_WIDTH, row_height * rows + extra_height, h_pad=ROW_GAP)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     panels = list(grid.flat)
     for axes in panels[count:]:
@@ -176,7 +177,7 @@ def settle(figure: Figure) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
-        axes.set_position([round(edge, 6) for edge in axes.get_position(original=True).bounds])
+        axes.set_position(Bbox(axes.get_position(original=True).get_points().round(6)))
 
 
 def save(plot: Plot, folder: Path) -> None:
@@ -208,9 +209,10 @@ def inline_svg(plot: Plot) -> str:
     for colour, variable in THEMED.items():
         svg = svg.replace(colour, variable)
     # Points become the pixels of a screen, for the page to limit how far a figure shrinks.
-    view, width = re.search(r'viewBox="(0 0 ([\d.]+) [^"]*)"', svg).groups()
+    view = svg.split('viewBox="', 1)[1].split('"', 1)[0]
+    width = float(view.split()[2]) * 4 / 3
     head = (
         f'<svg role="img" aria-label="{html.escape(plot.alt)}" viewBox="{view}"'
-        f' style="--width: {float(width) * 4 / 3:.0f}px"'
+        f' style="--width: {width:.0f}px"'
     )
     return head + svg[svg.index(">") :]

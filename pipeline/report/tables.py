@@ -253,13 +253,12 @@ def with_pretrained(content: Content, split: str) -> dict[str, Mapping[str, Any]
     if "pretrained" in content.clean and "pretrained" not in found:
         tasks = content.clean["pretrained"]["tasks"]
         parts = content.config.profile.generalization.splits[split]
-        found = found | {
-            "pretrained": {
-                "seen": sum(tasks[task] for task in parts.seen) / len(parts.seen),
-                "unseen": sum(tasks[task] for task in parts.unseen) / len(parts.unseen),
-                "tasks": tasks,
-            }
+        reference = {
+            "seen": sum(tasks[task] for task in parts.seen) / len(parts.seen),
+            "unseen": sum(tasks[task] for task in parts.unseen) / len(parts.unseen),
+            "tasks": tasks,
         }
+        found = {**found, "pretrained": reference}
     return {method: found[method] for method in METHODS if method in found}
 
 

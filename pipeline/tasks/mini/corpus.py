@@ -25,7 +25,7 @@ CONTEXTS: tuple[str, ...] = (
     "a small {}",
     "a cropped {}",
 )
-"""Sentences that a caption is put into; zero-shot heads use the first three."""
+"""Sentences that a caption is put into."""
 
 _LETTER_CAPTION = "the letter {}"
 

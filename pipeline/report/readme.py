@@ -1,0 +1,163 @@
+"""The generated blocks of README.md and docs/: tables that are never typed by hand.
+
+A block lies between `<!-- generated: NAME -->` and `<!-- end -->`, each on a line of its own:
+
+    text = fill(text, {"methods": methods_block()}, "docs/methods.md")
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.errors import UserError, unknown
+from pipeline.files import need, read_json
+from pipeline.layout import Layout
+from pipeline.merging.methods import METHODS
+from pipeline.report.content import STAGES, Content, read_clean
+from pipeline.report.page import duration
+from pipeline.report.tables import (
+    Column,
+    Table,
+    accuracy_note,
+    accuracy_table,
+    make_table,
+    with_pretrained,
+)
+
+END = "<!-- end -->"
+_BLOCK = re.compile(r"^<!-- generated: (\S+) -->$\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
+_START = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
+_IMAGE = re.compile(r"\]\((?:docs/)?images/([\w-]+)\.png\)")
+
+_NEEDS = {
+    "images": "unlabeled images and heads",
+    "labels": "labels, for one choice",
+    "task_identity": "the task of every image",
+}
+
+
+def fill(text: str, blocks: Mapping[str, str | None], page: str) -> str:
+    """`text` with the content of its blocks replaced; None leaves a block as it is.
+
+    Raises `UserError`, naming the `page`, for a block that is unknown or has no end.
+    """
+
+    def replaced(found: re.Match[str]) -> str:
+        name, content = found.group(1), found.group(2)
+        if _START.search(content):
+            raise _unfinished(page, name)
+        if name not in blocks:
+            raise UserError(f"{page}: {unknown('generated block', name, blocks)}")
+        new = blocks[name]
+        return f"<!-- generated: {name} -->\n{content if new is None else new}{END}"
+
+    filled = _BLOCK.sub(replaced, text)
+    outside = _START.search(_BLOCK.sub("", text))
+    if outside:
+        raise _unfinished(page, outside.group(1))
+    return filled
+
+
+def figures_of(text: str) -> list[str]:
+    """Names of the images that lie directly in docs/images/ and are shown by a page."""
+    return sorted(set(_IMAGE.findall(text)))
+
+
+def accuracy_block(config: Config, layout: Layout) -> str:
+    """Clean accuracies of a profile. Raises `MissingInput` naming the make target."""
+    need(layout.metric("clean"), _made_by(layout))
+    table = accuracy_table(config, read_clean(config, layout))
+    return f"{markdown(table)}\n{accuracy_note(config, table)}\n"
+
+
+def study_block(config: Config, layout: Layout) -> str:
+    """What several seeds say, on clean images and beyond. Raises `MissingInput` likewise."""
+    clean = accuracy_block(config, layout)
+    names = ("robustness", "generalization")
+    beyond = {name: read_json(layout.metric(name), _made_by(layout)) for name in names}
+    content = Content(config, read_clean(config, layout), **beyond)
+    return f"{clean}\n{markdown(beyond_table(content))}\n{_beyond_note(content)}\n"
+
+
+def timings_block(layout: Layout) -> str | None:
+    """Seconds and memory of every stage, and the machine; None where a record is missing."""
+    paths = [layout.run(stage) for stage in (*STAGES, "report")]
+    if not all(path.exists() for path in paths):
+        return None
+    runs = [read_json(path, _made_by(layout)) for path in paths]
+    lines = ["| Stage | Time | Peak memory |", "| :-- | --: | --: |"]
+    lines += [f"| {r['stage']} | {duration(r['seconds'])} | {r['peak_gb']:.1f} GB |" for r in runs]
+    total = duration(sum(run["seconds"] for run in runs))
+    lines.append(f"| **all** | **{total}** | **{max(r['peak_gb'] for r in runs):.1f} GB** |")
+    machines = dict.fromkeys(_machine(run["machine"]) for run in runs if "torch" in run["machine"])
+    note = f"Measured on {'; '.join(machines)}. Memory is that of a stage's main process."
+    return "\n".join([*lines, "", note]) + "\n"
+
+
+def methods_block() -> str:
+    """The table of methods: id, title, what it does, what it needs, paper."""
+    lines = ["| Id | Title | What it does | Needs | Paper |", "| :-- | :-- | :-- | :-- | :-- |"]
+    for name, method in METHODS.items():
+        needs = ", ".join(text for need, text in _NEEDS.items() if need in method.needs)
+        paper = f"[{method.paper.rpartition('/')[2]}]({method.paper})"
+        cells = [f"`{name}`", method.title, method.summary, needs or "weights only", paper]
+        lines.append(_line(cells))
+    return "\n".join(lines) + "\n"
+
+
+def markdown(table: Table) -> str:
+    """A table as GitHub Markdown; the methods link to their papers."""
+    lines = [_line(["Method", *table.columns]), "| :-- |" + " --: |" * len(table.columns)]
+    for row in (row for group in table.groups for row in group):
+        title = f"[{row.title}]({row.paper})" + (" †" if row.label_tuned else "")
+        lines.append(_line([title, *(f"**{c.text}**" if c.best else c.text for c in row.cells)]))
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def beyond_table(content: Content) -> Table:
+    """Averages on corrupted images and on the unseen tasks of every split."""
+    several = len(content.config.profile.seeds) > 1
+    corrupted = content.robustness["clean"]
+    columns = [_column("Corrupted images", corrupted, "avg", several)]
+    for split in content.generalization:
+        unseen = content.config.profile.generalization.splits[split].unseen
+        title = "Unseen " + ", ".join(content.task_titles[task] for task in unseen)
+        columns.append(_column(title, with_pretrained(content, split), "unseen", several))
+    return make_table({m: (m, METHODS[m].title) for m in content.methods}, columns)
+
+
+def _column(
+    title: str, figures: Mapping[str, Mapping[str, Any]], name: str, several: bool
+) -> Column:
+    spread = {m: row[f"{name}_sd"] for m, row in figures.items() if f"{name}_sd" in row}
+    return Column(title, {m: row[name] for m, row in figures.items()}, spread if several else {})
+
+
+def _beyond_note(content: Content) -> str:
+    robustness = content.config.profile.robustness
+    return (
+        f"Accuracy in percent. Corrupted images: mean over {len(robustness.corruptions)} "
+        f"corruptions, {len(robustness.severities)} severities and {len(robustness.tasks)} tasks, "
+        "merged from clean data. Unseen: the tasks' experts and images took no part in the merge."
+    )
+
+
+def _unfinished(page: str, name: str) -> UserError:
+    return UserError(f"{page}: the generated block '{name}' has no line '{END}' after it.")
+
+
+def _made_by(layout: Layout) -> str:
+    return "make study" if layout.profile == "study" else f"make repro PROFILE={layout.profile}"
+
+
+def _machine(facts: Mapping[str, Any]) -> str:
+    device = "no GPU" if facts["device"] == "cpu" else facts["device"]
+    return (
+        f"{facts['cpu']}, {facts['cores']} cores, {device}, {facts['system']}, "
+        f"Python {facts['python']}, torch {facts['torch']}"
+    )

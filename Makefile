@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: venv repro test ui lint study bench zoo readme clean-cache
+.PHONY: venv repro test ui lint study zoo readme clean-cache
 
 venv: .venv/installed
 .venv/installed: pyproject.toml

@@ -175,12 +175,12 @@ def load_clip(path: Path, made_by: str) -> Clip:
     try:
         architecture = json.loads(facts["architecture"])
         vocabulary = tuple(json.loads(facts["vocabulary"]))
-    except (KeyError, ValueError) as error:
+        clip = build_clip(architecture, vocabulary, 1.0)
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} does not say its architecture and vocabulary. Run '{made_by}' again."
         ) from error
     weights = load_weights(path, made_by)
-    clip = build_clip(architecture, vocabulary, 1.0)
     check_same_tensors(clip.model.state_dict(), weights, "the architecture", str(path))
     clip.model.load_state_dict(weights)
     clip.model.eval()

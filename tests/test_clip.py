@@ -90,7 +90,7 @@ def test_tokenizer_pads_ends_and_truncates():
 
 
 def test_tokenizer_names_unknown_words():
-    with pytest.raises(UserError, match="lacks the word.* purple, dog of 'a purple dog'"):
+    with pytest.raises(UserError, match=r"lacks the word.* purple, dog of 'a purple dog'"):
         WordTokenizer(WORDS, 6)(["a purple dog"])
 
 
@@ -150,7 +150,12 @@ def test_half_precision_files_load_as_float32(tiny_clip, tmp_path):
 
 @pytest.mark.parametrize(
     "facts",
-    [{}, {"architecture": FACTS["architecture"]}, FACTS | {"vocabulary": "[not json"}],
+    [
+        {},
+        {"architecture": FACTS["architecture"]},
+        FACTS | {"vocabulary": "[not json"},
+        FACTS | {"architecture": json.dumps({"embed_dim": 12})},
+    ],
 )
 def test_a_checkpoint_must_say_its_architecture(tiny_clip, tmp_path, facts):
     path = tmp_path / "clip.safetensors"
@@ -167,11 +172,3 @@ def test_a_checkpoint_of_another_architecture(tmp_path):
         load_clip(path, MADE_BY)
     with pytest.raises(MissingInput, match=MADE_BY):
         load_clip(tmp_path / "gone.safetensors", MADE_BY)
-
-
-def test_an_architecture_without_its_parts(tiny_clip, tmp_path):
-    path = tmp_path / "clip.safetensors"
-    facts = FACTS | {"architecture": json.dumps({"embed_dim": 12})}
-    save_weights(path, tiny_clip.model.state_dict(), facts)
-    with pytest.raises(CheckpointError, match="does not say its architecture"):
-        load_clip(path, MADE_BY)

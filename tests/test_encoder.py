@@ -31,7 +31,9 @@ def test_features_and_gradients_are_those_of_open_clip(options, short):
     encoder = tower(**options)
     assert pools_class_token(encoder.visual) is short
     images = torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
-    expected = torch.nn.functional.normalize(encoder.visual((images.double() / 255 - 0.5) / 0.25), dim=-1)
+    expected = torch.nn.functional.normalize(
+        encoder.visual((images.double() / 255 - 0.5) / 0.25), dim=-1
+    )
     weight = torch.randn(12, dtype=torch.float64)
     gradients = torch.autograd.grad((expected @ weight).sum(), list(encoder.parameters()))
     features = encoder(images)

@@ -24,8 +24,8 @@ DATA = (".yaml", ".html", ".css")  # files of a package that its modules read
 def closure(module: str) -> tuple[Path, ...]:
     """Files of `module` and of all project modules it imports, sorted, relative to the root.
 
-    A package that imports by name counts as a whole where it is asked for itself, not where only
-    one of its modules is.
+    A package that imports by name counts as a whole where it is asked for itself; where only one
+    of its modules is, it counts with what runs when it is imported.
     """
     found: set[Path] = set()
     waiting, seen = [(module, True)], set()
@@ -61,25 +61,29 @@ def _file(name: str) -> Path | None:
 def _imports(path: Path, whole: bool) -> list[str]:
     """Project modules that a file names outside of `if TYPE_CHECKING`.
 
-    `whole`: a package that imports by name counts with all its modules.
+    `whole`: what its functions import counts too, and for a package that imports by name all its
+    modules do; without, only what runs when the file is imported.
     """
+    package = path.parent.relative_to(ROOT).parts
     names = []
-    for node in _run_time(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _run_time(ast.parse(path.read_text(encoding="utf-8")), whole):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.append(node.module)
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            origin = ".".join([*above, *filter(None, [node.module])])
+            names += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
     if whole and path.name == "__init__.py" and any(name.startswith("importlib") for name in names):
         files = (file.relative_to(ROOT).with_suffix("") for file in path.parent.rglob("*.py"))
         names += [".".join(file.parts).removesuffix(".__init__") for file in files]
     return [name for name in names if name.split(".")[0] in PACKAGES]
 
 
-def _run_time(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below `node`, leaving out what only type checkers see."""
+def _run_time(node: ast.AST, whole: bool) -> Iterator[ast.AST]:
+    """All nodes below `node` but what only type checkers see; functions' bodies only if `whole`."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and getattr(child.test, "id", "") == "TYPE_CHECKING":
-            continue
-        yield child
-        yield from _run_time(child)
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            child = ast.Module(child.orelse, [])
+        if whole or not isinstance(child, ast.FunctionDef):
+            yield child
+            yield from _run_time(child, whole)

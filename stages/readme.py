@@ -25,7 +25,7 @@ def main() -> None:
     with user_errors():
         from pipeline.files import write_text
         from pipeline.layout import Layout
-        from pipeline.report.readme import fill
+        from pipeline.readme import fill
 
         root = Path.cwd()
         texts = {page: page.read_text(encoding="utf-8") for page in pages_of(root)}
@@ -53,7 +53,7 @@ def blocks_of(root: Path) -> dict[str, str | None]:
     """Block -> its text, None where a block is to stay as it is."""
     from pipeline.config import load_config
     from pipeline.layout import Layout
-    from pipeline.report.readme import accuracy_block, methods_block, study_block, timings_block
+    from pipeline.readme import accuracy_block, methods_block, study_block, timings_block
 
     layout, study = Layout(root, PROFILE), Layout(root, STUDY)
     blocks = {
@@ -84,7 +84,7 @@ def draw_sheets(folder: Path) -> None:
 def copy_figures(text: str, layout: "Layout", folder: Path) -> int:
     """Copy the report's figures that the pages show; return how many."""
     from pipeline.files import need, replacing
-    from pipeline.report.readme import figures_of
+    from pipeline.readme import figures_of
 
     need(layout.report / "index.html", f"make repro PROFILE={PROFILE}")
     # An image that the report does not draw is someone's own.

@@ -196,7 +196,7 @@ def test_a_package_that_imports_by_name_counts_whole_where_it_is_asked_for(tree)
         {
             "pipeline/whole.py": "from pipeline.pack import run",
             "pipeline/part.py": "from pipeline.pack.one import x",
-            "pipeline/pack/__init__.py": "import importlib",
+            "pipeline/pack/__init__.py": "import importlib\ndef run():\n    import pipeline.c\n",
             "pipeline/pack/one.py": "",
             "pipeline/pack/two/__init__.py": "import pipeline.c",
             "pipeline/c.py": "",

@@ -25,7 +25,9 @@ ui: venv  ## MLflow's compare view
 	$(VENV)/adamerge ui
 
 study: venv  ## the published 500 steps over three seeds: about an hour, resumable
-	@$(MAKE) --no-print-directory repro PROFILE=study readme
+	@$(MAKE) --no-print-directory repro PROFILE=study
+	@$(MAKE) --no-print-directory repro PROFILE=mini
+	@$(MAKE) --no-print-directory readme
 
 zoo: venv  ## pretrain the miniature's CLIP again
 	$(VENV)/python -m stages.pretrain

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pipeline.clip import ImageEncoder
 from pipeline.config import Experts
-from pipeline.errors import UserError
+from pipeline.data import check_labels
 
 
 def finetune(
@@ -66,20 +66,3 @@ def shifted(images: np.ndarray, rng: np.random.Generator, most: int = 2) -> np.n
     down, right = rng.integers(2 * most + 1, size=2)
     height, width = images.shape[2:]
     return np.ascontiguousarray(padded[:, :, down : down + height, right : right + width])
-
-
-def check_labels(task: str, images: np.ndarray, labels: np.ndarray, classes: int) -> None:
-    """Raise `UserError` unless there is an image, a label each, and a class for every label."""
-    if not len(images):
-        raise UserError(f"The task '{task}' has no images. Check its split sizes or its folder.")
-    if len(images) != len(labels):
-        raise UserError(
-            f"The task '{task}' has {len(images)} images but {len(labels)} labels: "
-            "fetch its data again."
-        )
-    lowest, highest = int(labels.min()), int(labels.max())
-    if lowest < 0 or highest >= classes:
-        raise UserError(
-            f"The task '{task}' has labels from {lowest} to {highest} but {classes} class names: "
-            "the class list does not belong to these labels."
-        )

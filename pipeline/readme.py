@@ -80,8 +80,11 @@ def study_block(config: Config, layout: Layout) -> str:
     return f"{clean}\n{markdown(beyond_table(content))}\n{_beyond_note(content)}\n"
 
 
-def timings_block(layout: Layout) -> str | None:
-    """Seconds and memory of every stage, and the machine; None where a record is missing."""
+def timings_block(layout: Layout, installed_gb: float) -> str | None:
+    """Seconds and memory of every stage, and the machine; None where a record is missing.
+
+    `installed_gb`: size of the environment that everything is installed in, in GB.
+    """
     paths = [layout.run(stage) for stage in (*STAGES, "report")]
     if not all(path.exists() for path in paths):
         return None
@@ -91,7 +94,10 @@ def timings_block(layout: Layout) -> str | None:
     total = duration(sum(run["seconds"] for run in runs))
     lines.append(f"| **all** | **{total}** | **{max(r['peak_gb'] for r in runs):.1f} GB** |")
     machines = dict.fromkeys(_machine(run["machine"]) for run in runs if "torch" in run["machine"])
-    note = f"Measured on {'; '.join(machines)}. Memory is that of a stage's main process."
+    note = (
+        f"Measured on {'; '.join(machines)}. Memory is that of a stage's main process. "
+        f"The installed environment takes {installed_gb:.1f} GB."
+    )
     return "\n".join([*lines, "", note]) + "\n"
 
 

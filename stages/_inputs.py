@@ -39,11 +39,16 @@ def images_of(run: Stage, seed: int, tasks: Iterable[str], split: str) -> dict[s
 
 
 def labels_of(run: Stage, seed: int, tasks: Iterable[str], split: str) -> dict[str, np.ndarray]:
-    """task -> int64 labels [N]."""
-    from pipeline.data import load_array
+    """task -> int64 labels [N]; raises `UserError` if they do not fit the images or classes."""
+    from pipeline.data import check_labels, load_array
 
+    tasks = tuple(tasks)
     made_by = "python -m stages.fetch"
-    return {task: load_array(run.layout.labels(seed, task, split), made_by) for task in tasks}
+    labels = {task: load_array(run.layout.labels(seed, task, split), made_by) for task in tasks}
+    images, heads = images_of(run, seed, tasks, split), heads_of(run, tasks)
+    for task in tasks:
+        check_labels(task, images[task], labels[task], len(heads[task]))
+    return labels
 
 
 def vectors_of(run: Stage, seed: int, tasks: Sequence[str]) -> "TaskVectors":
@@ -51,13 +56,15 @@ def vectors_of(run: Stage, seed: int, tasks: Sequence[str]) -> "TaskVectors":
     import torch
 
     from pipeline.checkpoints import load_weights
+    from pipeline.clip import check_same_tensors
     from pipeline.vectors import TaskVectors
 
     encoder, _ = encoder_of(run)
     pretrained, device = encoder.weights(), run.device()
-    loaded = [
-        load_weights(run.layout.vector(seed, task), "python -m stages.vectors") for task in tasks
-    ]
+    paths = [run.layout.vector(seed, task) for task in tasks]
+    loaded = [load_weights(path, "python -m stages.vectors") for path in paths]
+    for path, vector in zip(paths, loaded, strict=True):
+        check_same_tensors(pretrained, vector, "the pretrained model", str(path))
     deltas = {
         name: torch.stack([vector[name] for vector in loaded]).to(device) for name in pretrained
     }

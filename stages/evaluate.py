@@ -116,7 +116,7 @@ def _row(config: Any, tasks: dict[str, Any], experts: dict[str, Any] | None) -> 
         "avg_sd": round(stdev(by_seed), 2) if len(by_seed) > 1 else 0.0,
         "worst": round(min(accuracies.values()), 2),
     }
-    if experts:
+    if experts and all(any(experts[task]["accuracy"]) for task in tasks):
         shares = [accuracies[task] / mean(experts[task]["accuracy"]) for task in tasks]
         row["normalized"] = round(100 * mean(shares), 2)
     for name, digits in (("ece", 2), ("nll", 4), ("entropy", 4)):

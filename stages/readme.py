@@ -5,7 +5,9 @@
 Not a stage of dvc.yaml: it changes pages that people edit as well.
 """
 
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,13 +61,20 @@ def blocks_of(root: Path) -> dict[str, str | None]:
     blocks = {
         "accuracy": accuracy_block(load_config(root, PROFILE), layout),
         "study": study_block(load_config(root, STUDY), study) if study.metrics.is_dir() else None,
-        "timings": timings_block(layout),
+        "timings": timings_block(layout, installed_gb()),
         "methods": methods_block(),
     }
     for name, command in (("study", "make study"), ("timings", f"make repro PROFILE={PROFILE}")):
         if blocks[name] is None:
             say(f"The block '{name}' stays as it is: '{command}' has not been run here.")
     return blocks
+
+
+def installed_gb() -> float:
+    """Size of the running environment's files in GB (1e9 bytes)."""
+    folders = os.walk(sys.prefix)
+    files = (os.path.join(folder, name) for folder, _, names in folders for name in names)
+    return sum(os.lstat(file).st_size for file in files) / 1e9
 
 
 def draw_sheets(folder: Path) -> None:

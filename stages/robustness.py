@@ -200,7 +200,7 @@ def summarise(
         "avg": round(average, 2),
         "avg_sd": round(stdev(averages.values()), 2) if len(averages) > 1 else 0.0,
         "clean": round(clean, 2),
-        "relative_drop": round(100 * (clean - average) / clean, 2),
+        "relative_drop": round(100 * (clean - average) / clean, 2) if clean else 0.0,
         "corruptions": {
             name: {
                 severity: round(float(share[row, column].mean()), 2)

@@ -69,3 +69,13 @@ def fit_data(tiny_clip: Clip) -> FitData:
         heads[task] = torch.nn.functional.normalize(head, dim=1)
         images[task] = rng.integers(0, 256, (10 + classes, 3, 32, 32), dtype=np.uint8)
     return FitData(tiny_clip.image_encoder(), tiny_clip.logit_scale, heads, images)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with tables and nothing in them; to make one takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from pipeline.clip import ImageEncoder
 from pipeline.config import Experts
+from pipeline.data import check_labels
 from pipeline.errors import UserError
-from pipeline.finetuning import check_labels, finetune, schedule, shifted
+from pipeline.finetuning import finetune, schedule, shifted
 from pipeline.pretraining import PretrainingOptions, contrastive_loss, jittered, pretrain
 
 OPTIONS = Experts(steps=25, batch=16, lr=3e-3, weight_decay=0.1)

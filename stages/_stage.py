@@ -44,6 +44,15 @@ class Stage:
         for path in paths:
             need(path, f"python -m stages.{made_by}")
 
+    def needs_data(self, split: str, tasks: Iterable[str]) -> None:
+        """`needs` for a split's images of every seed, and for its labels if it has any."""
+        from pipeline.data import UNLABELED
+
+        kinds = [self.layout.images] + [self.layout.labels] * (split != UNLABELED)
+        for place in kinds:
+            for seed in self.config.profile.seeds:
+                self.needs("fetch", (place(seed, task, split) for task in tasks))
+
     def plan(self, text: str) -> None:
         """All is checked: say what will be done; a dry run ends here."""
         say(f"{self.name}: {text}")

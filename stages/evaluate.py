@@ -21,11 +21,13 @@ def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
     """Evaluate every method on clean images."""
     with stage("evaluate", profile, dry_run) as run:
         config, layout = run.config.profile, run.layout
+        run.needs("fetch", [layout.pretrained])
+        run.needs_data("eval", config.tasks)
         run.needs("experts", (layout.head(task) for task in config.tasks))
         for seed in config.seeds:
-            run.needs("fetch", (layout.labels(seed, task, "eval") for task in config.tasks))
             for method in run.config.methods:
-                run.needs("merge", (weights_path(run, seed, method, t) for t in config.tasks))
+                paths = (weights_path(run, seed, method, task) for task in config.tasks)
+                run.needs(maker(method), paths)
         methods = run.config.methods
         run.plan(f"{len(methods)} methods x {len(config.tasks)} tasks x {config.data.eval} images")
         from stages._inputs import encoder_of
@@ -50,6 +52,11 @@ def weights_path(run: Stage, seed: int, method: str, task: str) -> Path:
     return run.layout.merged(seed, method)
 
 
+def maker(method: str) -> str:
+    """The stage that writes the encoders of `method`."""
+    return "experts" if method == "experts" else "merge"
+
+
 def predict_task(
     run: Stage, encoder: "ImageEncoder", scale: float, seed: int, method: str, task: str
 ) -> None:
@@ -69,7 +76,8 @@ def predict_task(
     }
 
     def make(path: Path) -> None:
-        encoder.load(load_weights(weights, "python -m stages.merge"), str(weights))
+        made_by = f"python -m stages.{maker(method)}"
+        encoder.load(load_weights(weights, made_by), str(weights))
         predict(
             encoder,
             heads_of(run, [task])[task],

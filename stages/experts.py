@@ -14,13 +14,9 @@ from stages._stage import DryRunOption, ProfileOption, Stage, stage
 def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
     """Build zero-shot heads and fine-tune the experts."""
     with stage("experts", profile, dry_run) as run:
-        from pipeline.data import load_array
-
         config = run.config.profile
         run.needs("fetch", [run.layout.pretrained])
-        for seed in config.seeds:
-            for task in config.tasks:
-                load_array(run.layout.labels(seed, task, "train"), "python -m stages.fetch")
+        run.needs_data("train", config.tasks)
         run.plan(
             f"{len(config.seeds) * len(config.tasks)} experts x {config.experts.steps} steps "
             f"x {config.experts.batch} images"

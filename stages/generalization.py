@@ -18,13 +18,17 @@ def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
     """Merge the seen tasks of every split and test on seen and unseen ones."""
     with stage("generalization", profile, dry_run) as run:
         from pipeline.files import write_json
+        from pipeline.merging.methods import METHODS
 
         config, layout = run.config.profile, run.layout
         asked = config.generalization
+        run.needs("fetch", [layout.pretrained])
+        run.needs_data("eval", config.tasks)
+        if any(METHODS[method].reads("images") for method in asked.methods):
+            run.needs_data("adapt" if config.protocol == "inductive" else "eval", config.tasks)
         run.needs("experts", (layout.head(task) for task in config.tasks))
         for seed in config.seeds:
             run.needs("vectors", (layout.vector(seed, task) for task in config.tasks))
-            run.needs("fetch", (layout.labels(seed, task, "eval") for task in config.tasks))
         run.plan(f"{len(asked.splits)} splits x {len(asked.methods)} methods")
         results = {
             name: {

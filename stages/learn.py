@@ -21,12 +21,17 @@ if TYPE_CHECKING:
 def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
     """Learn merging coefficients from unlabeled images."""
     with stage("learn", profile, dry_run) as run:
+        from pipeline.merging.methods import METHODS
+
         config, layout = run.config.profile, run.layout
         split = "adapt" if config.protocol == "inductive" else "eval"
+        run.needs("fetch", [layout.pretrained])
+        run.needs_data(split, config.tasks)
+        if any(METHODS[method].reads("labels") for method in config.learn.methods):
+            run.needs_data("select", config.tasks)
         run.needs("experts", (layout.head(task) for task in config.tasks))
         for seed in config.seeds:
             run.needs("vectors", (layout.vector(seed, task) for task in config.tasks))
-            run.needs("fetch", (layout.images(seed, task, split) for task in config.tasks))
         jobs = [(seed, method) for seed in config.seeds for method in config.learn.methods]
         run.plan(
             f"{len(jobs)} sets of coefficients, {config.learn.steps} steps x "

@@ -15,6 +15,7 @@ def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
     """Write one merged encoder per method and seed."""
     with stage("merge", profile, dry_run) as run:
         config, layout = run.config.profile, run.layout
+        run.needs("fetch", [layout.pretrained])
         for seed in config.seeds:
             run.needs("vectors", (layout.vector(seed, task) for task in config.tasks))
             run.needs("learn", (layout.coefficients(seed, m) for m in config.learn.methods))

@@ -27,13 +27,9 @@ def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
     """Evaluate every method on corrupted images."""
     with stage("robustness", profile, dry_run) as run:
         from pipeline.files import write_json
-        from stages.evaluate import weights_path
 
         asked = run.config.profile.robustness
-        for seed in run.config.profile.seeds:
-            run.needs("fetch", (run.layout.labels(seed, task, "eval") for task in asked.tasks))
-            for method in run.config.methods:
-                run.needs("merge", (weights_path(run, seed, method, t) for t in asked.tasks))
+        check_inputs(run)
         cells = len(asked.corruptions) * len(asked.severities) * len(asked.tasks)
         run.plan(f"{len(run.config.methods)} methods x {cells} cells x {asked.images} images")
         clean: dict[str, dict[int, np.ndarray]] = {}
@@ -50,6 +46,24 @@ def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
         again = {m: summarise(asked, c, only, reference[m]) for m, c in adapted.items()}
         write_json(run.layout.metric("robustness"), {"clean": rows, "adapted": again})
         run.result = ", ".join(f"{name} {row['avg']:.1f} %" for name, row in rows.items())
+
+
+def check_inputs(run: Stage) -> None:
+    """Raise `MissingInput` unless everything that will be read is there."""
+    from stages.evaluate import maker, weights_path
+
+    config, layout = run.config.profile, run.layout
+    asked = config.robustness
+    run.needs("fetch", [layout.pretrained])
+    run.needs_data("eval", asked.tasks)
+    run.needs("experts", (layout.head(task) for task in config.tasks))
+    if asked.adapted.methods:
+        run.needs_data("adapt" if config.protocol == "inductive" else "eval", config.tasks)
+    for seed in config.seeds:
+        run.needs("vectors", (layout.vector(seed, task) for task in config.tasks))
+        for method in run.config.methods:
+            run.needs(maker(method), (weights_path(run, seed, method, t) for t in asked.tasks))
+            run.needs("evaluate", (layout.predictions(seed, method, t) for t in asked.tasks))
 
 
 def test_corrupted(run: Stage, seed: int) -> dict[str, "np.ndarray"]:
@@ -99,11 +113,11 @@ class _Tester:
     def correct(self, method: str, task: str, images: "np.ndarray") -> "np.ndarray":
         """bool [N] for one method and the first N images of a task."""
         from pipeline.checkpoints import load_weights
-        from stages.evaluate import weights_path
+        from stages.evaluate import maker, weights_path
 
         path = weights_path(self.run, self.seed, method, task)
         if path not in self.weights:
-            self.weights[path] = load_weights(path, "python -m stages.merge")
+            self.weights[path] = load_weights(path, f"python -m stages.{maker(method)}")
         self.encoder.load(self.weights[path], str(path))
         return self.classify(task, images)
 

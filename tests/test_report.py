@@ -16,6 +16,7 @@ from pipeline.errors import CheckpointError, MissingInput, UserError
 from pipeline.files import write_json
 from pipeline.layout import Layout
 from pipeline.merging.methods import METHODS
+from pipeline.readme import accuracy_block
 from pipeline.report import build_report
 from pipeline.report.content import competes, read_content
 from pipeline.report.curves import MAX_POINTS, smoothed
@@ -23,7 +24,7 @@ from pipeline.report.heatmaps import blocks
 from pipeline.report.page import duration
 from pipeline.report.style import LOOKS
 from pipeline.report.summary import MINIATURE, key_figures, sentences
-from pipeline.report.tables import accuracy_markdown, accuracy_table, adapted_table
+from pipeline.report.tables import accuracy_table, adapted_table
 from pipeline.tasks import get_task
 
 PLOTS = (
@@ -118,7 +119,7 @@ def test_best_of_those_that_compete_is_bold(config: Config, layout: Layout) -> N
 
 
 def test_markdown_is_the_same_table(config: Config, layout: Layout, page: Page) -> None:
-    lines = accuracy_markdown(config, layout).splitlines()
+    lines = accuracy_block(config, layout).splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
     assert rows[0] == page.tables[0][0]
     assert set("".join(rows[1])) <= set(": -")
@@ -219,8 +220,6 @@ def test_missing_metrics_name_the_stage(tmp_path: Path) -> None:
     layout = Layout(config.root, config.name)
     with pytest.raises(MissingInput, match=r"clean\.json .* 'python -m stages\.evaluate'"):
         build_report(config, layout)
-    with pytest.raises(MissingInput, match=r"python -m stages\.evaluate"):
-        accuracy_markdown(config, layout)
     write_json(layout.metric("clean"), {"ties": {"tasks": {"mnist": 1.0}}})
     with pytest.raises(UserError, match="lacks figures of pretrained"):
         build_report(config, layout)

@@ -203,11 +203,11 @@ FIRST = {
     "fetch": "git checkout -- zoo/mini-clip.safetensors",
     "experts": "python -m stages.fetch",
     "vectors": "python -m stages.fetch",
-    "learn": "python -m stages.experts",
-    "merge": "python -m stages.vectors",
-    "evaluate": "python -m stages.experts",
+    "learn": "python -m stages.fetch",
+    "merge": "python -m stages.fetch",
+    "evaluate": "python -m stages.fetch",
     "robustness": "python -m stages.fetch",
-    "generalization": "python -m stages.experts",
+    "generalization": "python -m stages.fetch",
     "report": "python -m stages.evaluate",
 }
 
@@ -232,6 +232,46 @@ def test_dry_run_says_what_would_be_done_and_writes_nothing(stage, project, caps
     assert end.value.exit_code == 0
     assert capsys.readouterr().out.startswith(f"{stage}: ")
     assert tree(project) == before
+
+
+READS = {
+    "experts": ["pretrained", "data/train"],
+    "vectors": ["pretrained", "experts"],
+    "learn": ["pretrained", "data/adapt", "data/select", "heads", "vectors"],
+    "merge": ["pretrained", "vectors", "coefficients"],
+    "evaluate": ["pretrained", "data/eval", "heads", "experts", "merged"],
+    "robustness": [
+        *("pretrained", "data/eval", "data/adapt", "heads"),
+        *("experts", "vectors", "merged", "predictions"),
+    ],
+    "generalization": ["pretrained", "data/eval", "data/adapt", "heads", "vectors"],
+}
+WRITERS = {"pretrained": "fetch", "data": "fetch", "heads": "experts", "coefficients": "learn"}
+WRITERS |= {"merged": "merge", "predictions": "evaluate"}
+
+
+def read_by(kind, artifacts):
+    """The files of a kind that every stage which reads the kind needs; `cars` is tested by all."""
+    folder, _, split = kind.partition("/")
+    if folder == "pretrained":
+        return [artifacts / "pretrained.safetensors"]
+    if folder == "data":
+        return sorted(artifacts.glob(f"data/seed-0/cars/{split}/*.npy"))
+    found = [path for path in artifacts.glob(f"{folder}/**/*") if path.suffix != ".json"]
+    return sorted(path for path in found if path.is_file() and path.stem != "dtd")
+
+
+@pytest.mark.parametrize("stage", READS)
+def test_everything_that_a_stage_reads_is_checked_before_it_starts(stage, project, capsys):
+    for kind in READS[stage]:
+        made_by = WRITERS.get(kind.partition("/")[0], kind)
+        paths = read_by(kind, project / "artifacts" / "ci")
+        assert paths
+        for path in paths:
+            path.rename(project / "away")
+            error = refused(stage, capsys, dry_run=True)
+            assert str(path) in error and f"made by 'python -m stages.{made_by}'" in error
+            (project / "away").rename(path)
 
 
 @pytest.mark.parametrize("stage", STAGES)

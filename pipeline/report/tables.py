@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.config import Config
-from pipeline.layout import Layout
 from pipeline.merging.methods import METHODS
-from pipeline.report.content import REFERENCE, Content, competes, read_clean, task_titles
+from pipeline.report.content import REFERENCE, Content, competes, task_titles
 
 NOTHING = "\N{EN DASH}"
 
@@ -130,23 +129,6 @@ def accuracy_table(config: Config, clean: Mapping[str, Mapping[str, Any]]) -> Ta
         Column("ECE", _numbers(clean, "ece"), lowest=True),
     ]
     return make_table(_by_method(config.methods), columns)
-
-
-def accuracy_markdown(config: Config, layout: Layout) -> str:
-    """The accuracy table as GitHub Markdown, from the committed metrics alone.
-
-    Raises `MissingInput` if they are not there.
-    """
-    table = accuracy_table(config, read_clean(config, layout))
-    lines = [
-        "| " + " | ".join(["Method", *table.columns]) + " |",
-        "| :-- |" + " --: |" * len(table.columns),
-    ]
-    for row in (row for group in table.groups for row in group):
-        title = f"[{row.title}]({row.paper})" + (" †" if row.label_tuned else "")
-        cells = (f"**{cell.text}**" if cell.best else cell.text for cell in row.cells)
-        lines.append("| " + " | ".join([title, *cells]) + " |")
-    return "\n".join([*lines, "", accuracy_note(config, table)]) + "\n"
 
 
 def accuracy_note(config: Config, table: Table) -> str:

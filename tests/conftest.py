@@ -1,32 +1,19 @@
-"""A CLIP of a few thousand parameters, experts near it and images to learn from."""
+"""A tiny CLIP, experts near it, images to learn from, and projects that stages ran in."""
 
+import importlib
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from stage_project import STAGES, enter, write_inputs, write_project
+from tiny import ARCHITECTURE, TASKS, WORDS
 from torch import Tensor
 
 from pipeline.clip import Clip, build_clip
 from pipeline.learning import FitData
 from pipeline.vectors import TaskVectors
-
-ROOT = Path(__file__).resolve().parent.parent
-TASKS = ("cars", "mnist", "dtd")
-ARCHITECTURE = {
-    "embed_dim": 12,
-    "vision_cfg": {
-        "image_size": 32,
-        "patch_size": 16,
-        "width": 16,
-        "layers": 2,
-        "head_width": 8,
-    },
-    "text_cfg": {"context_length": 6, "width": 8, "heads": 2, "layers": 1},
-    "mean": (0.5, 0.4, 0.3),
-    "std": (0.25, 0.2, 0.3),
-}
-WORDS = ("<pad>", "a", "photo", "of", "red", "green", "blue", "<eot>")
 
 
 @pytest.fixture
@@ -79,3 +66,35 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a project with params.yaml, a small profile and its checkpoint."""
+    folder = tmp_path / "project"
+    write_project(folder)
+    enter(folder, empty_store, monkeypatch)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A project in which every stage up to `generalization` has run."""
+    folder = tmp_path_factory.mktemp("made")
+    write_project(folder)
+    layout = write_inputs(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, empty_store, patch)
+        for stage in STAGES[1:-1]:
+            importlib.import_module(f"stages.{stage}").main()
+            assert layout.run(stage).is_file()
+    return folder
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `made` to spoil."""
+    folder = tmp_path / "project"
+    shutil.copytree(made, folder)
+    enter(folder, empty_store, monkeypatch)
+    return folder

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import ARCHITECTURE, WORDS
+from tiny import ARCHITECTURE, WORDS
 
 from pipeline.checkpoints import load_weights, save_weights
 from pipeline.clip import WordTokenizer, build_clip, check_same_tensors, load_clip, load_encoder

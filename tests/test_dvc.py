@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from tiny import ROOT
 
 from pipeline.config import Profile
 from pipeline.layout import Layout

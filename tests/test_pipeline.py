@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT
+from tiny import ROOT
 
 TASKS = ["cars", "mnist"]
 

@@ -1,299 +1,20 @@
-"""Stages at the command line: quick to start, and mistakes end in one sentence and exit code 2."""
+"""Stages on a small project: damaged inputs end in one sentence, whole ones in whole results."""
 
-import importlib
-import json
 import os
-import resource
-import runpy
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-import typer
-import yaml
-from conftest import ARCHITECTURE, ROOT
+import torch
+from stage_project import TASKS, call, half_written, refused, tree
 
 from pipeline.checkpoints import save_weights
-from pipeline.clip import build_clip
 from pipeline.config import load_config
 from pipeline.data import save_array
 from pipeline.files import read_json, sha256
 from pipeline.layout import Layout
-from stages import fetch
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
-
-STAGES = (
-    *("fetch", "experts", "vectors", "learn", "merge"),
-    *("evaluate", "robustness", "generalization", "report"),
-)
-MODULES = sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem[0] != "_")
-HEAVY = ("torch", "open_clip", "mlflow", "matplotlib", "pandas", "scipy")
-TASKS = ["cars", "dtd"]
-HELP_CPU_SECONDS = 0.7
-
-
-def command(*words, **environment):
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-
-def test_importing_every_stage_imports_nothing_heavy():
-    names = ", ".join(f"stages.{name}" for name in MODULES)
-    heavy = command("-c", f"import sys, {names}; print(*{set(HEAVY)} & set(sys.modules))").stdout
-    assert heavy.strip() == ""
-
-
-def test_help_costs_little():
-    costs = []
-    while len(costs) < 3 and min(costs, default=1) >= HELP_CPU_SECONDS:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert "--profile" in command("-m", "stages.learn", "--help").stdout
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(costs) < HELP_CPU_SECONDS
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_every_module_has_help(name, monkeypatch, capsys):
-    if name == "cli":
-        pytest.skip("a console script, tested below")
-    monkeypatch.setattr(sys, "argv", [f"stages.{name}", "--help"])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT / "stages" / f"{name}.py"), run_name="__main__")
-    assert end.value.code == 0
-    shown = capsys.readouterr().out
-    summary = importlib.import_module(f"stages.{name}").main.__doc__.strip()
-    assert "Usage:" in shown and summary.split("\n")[0] in shown
-    if name in STAGES:
-        assert "--profile" in shown and "--dry-run" in shown
-
-
-def test_the_console_script_gathers_every_stage():
-    from typer.testing import CliRunner
-
-    from stages.cli import app
-
-    result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"})
-    assert result.exit_code == 0
-    assert all(f" {stage} " in result.output for stage in STAGES)
-    assert "Did you mean" in CliRunner().invoke(app, ["evalute"]).output
-
-
-@pytest.fixture
-def root(tmp_path, empty_store, monkeypatch):
-    """The current folder: a project with params.yaml, a small profile and its checkpoint."""
-    folder = tmp_path / "project"
-    write_project(folder)
-    enter(folder, empty_store, monkeypatch)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def made(tmp_path_factory, empty_store):
-    """A project in which every stage up to `generalization` has run."""
-    folder = tmp_path_factory.mktemp("made")
-    write_project(folder)
-    layout = write_inputs(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        enter(folder, empty_store, patch)
-        for stage in STAGES[1:-1]:
-            importlib.import_module(f"stages.{stage}").main()
-            assert layout.run(stage).is_file()
-    return folder
-
-
-@pytest.fixture
-def project(made, tmp_path, empty_store, monkeypatch):
-    """A copy of `made` to spoil."""
-    folder = tmp_path / "project"
-    shutil.copytree(made, folder)
-    enter(folder, empty_store, monkeypatch)
-    return folder
-
-
-def enter(folder, empty_store, monkeypatch):
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    database = folder.parent / f"{folder.name}.db"
-    shutil.copy(empty_store, database)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
-
-
-def write_project(folder):
-    """params.yaml, profiles/ci.yaml and zoo/mini-clip.safetensors."""
-    from pipeline.tasks.mini.corpus import vocabulary
-
-    words = vocabulary()
-    text = ARCHITECTURE["text_cfg"] | {"context_length": 12}
-    architecture = ARCHITECTURE | {"text_cfg": text}
-    checkpoint = folder / "zoo" / "mini-clip.safetensors"
-    facts = {"architecture": json.dumps(architecture), "vocabulary": json.dumps(words)}
-    save_weights(checkpoint, build_clip(architecture, words, 20.0).model.state_dict(), facts)
-
-    profile = yaml.safe_load((ROOT / "profiles" / "ci.yaml").read_text(encoding="utf-8"))
-    profile["checkpoint"]["sha256"] = sha256(checkpoint)
-    profile["tasks"] = TASKS
-    profile["data"] = {"train": 16, "adapt": 10, "select": 8, "eval": 12}
-    profile["experts"] |= {"steps": 2, "batch": 4}
-    profile["learn"] |= {"steps": 3, "batch": 4, "grid": [0.1, 0.3]}
-    profile["learn"]["methods"] = ["adamerging_layerwise", "task_arithmetic_tuned"]
-    profile["robustness"] |= {"tasks": ["cars"], "corruptions": ["contrast"], "images": 6}
-    profile["robustness"]["adapted"]["steps"] = 2
-    splits = {"unseen_dtd": {"seen": ["cars"], "unseen": ["dtd"]}}
-    methods = ["ties", "adamerging_layerwise"]
-    profile["generalization"] = {"methods": methods, "steps": 2, "splits": splits}
-    (folder / "profiles").mkdir()
-    (folder / "profiles" / "ci.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
-    (folder / "params.yaml").write_text("profile: ci\ndevice: cpu\n", encoding="utf-8")
-
-
-def write_inputs(folder):
-    """What `fetch` writes, without its worker processes."""
-    config, layout = load_config(folder), Layout(folder, "ci")
-    layout.pretrained.parent.mkdir(parents=True)
-    shutil.copy(folder / config.profile.checkpoint.path, layout.pretrained)
-    for task in TASKS:
-        fetch.draw_task(layout, config.profile.data.model_dump(), 0, task)
-    return layout
-
-
-def call(name, capsys, **options):
-    """Exit code and what a stage prints on stderr; any other exception than an exit gets out."""
-    capsys.readouterr()
-    try:
-        importlib.import_module(f"stages.{name}").main(**options)
-        code = 0
-    except typer.Exit as end:
-        code = end.exit_code
-    return code, capsys.readouterr().err
-
-
-def refused(name, capsys, **options):
-    """The one sentence with which a stage refuses."""
-    code, error = call(name, capsys, **options)
-    assert code == 2, error
-    assert error.startswith("Error: ") and error.count("\n") == 1
-    assert error.rstrip()[-1] in ".?"
-    return error
-
-
-def tree(folder):
-    """Every file with its content's hash, without MLflow's lock."""
-    return {
-        path.relative_to(folder).as_posix(): sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".lock"
-    }
-
-
-def half_written(folder):
-    return [path for path in folder.rglob(".*") if path.is_file() and path.suffix != ".lock"]
-
-
-FIRST = {
-    "fetch": "git checkout -- zoo/mini-clip.safetensors",
-    "experts": "python -m stages.fetch",
-    "vectors": "python -m stages.fetch",
-    "learn": "python -m stages.fetch",
-    "merge": "python -m stages.fetch",
-    "evaluate": "python -m stages.fetch",
-    "robustness": "python -m stages.fetch",
-    "generalization": "python -m stages.fetch",
-    "report": "python -m stages.evaluate",
-}
-
-
-@pytest.mark.parametrize(
-    ("stage", "dry_run"), [*((stage, True) for stage in STAGES), ("fetch", False), ("merge", False)]
-)
-def test_a_stage_before_its_inputs_names_the_one_to_run(stage, dry_run, root, capsys):
-    shutil.rmtree(root / "zoo")
-    before = tree(root)
-    error = refused(stage, capsys, dry_run=dry_run)
-    assert "is missing" in error and FIRST[stage] in error
-    assert tree(root) == before
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_dry_run_says_what_would_be_done_and_writes_nothing(stage, project, capsys):
-    before = tree(project)
-    importlib.import_module(f"stages.{stage}")
-    with pytest.raises(typer.Exit) as end:
-        sys.modules[f"stages.{stage}"].main(dry_run=True)
-    assert end.value.exit_code == 0
-    assert capsys.readouterr().out.startswith(f"{stage}: ")
-    assert tree(project) == before
-
-
-READS = {
-    "experts": ["pretrained", "data/train"],
-    "vectors": ["pretrained", "experts"],
-    "learn": ["pretrained", "data/adapt", "data/select", "heads", "vectors"],
-    "merge": ["pretrained", "vectors", "coefficients"],
-    "evaluate": ["pretrained", "data/eval", "heads", "experts", "merged"],
-    "robustness": [
-        *("pretrained", "data/eval", "data/adapt", "heads"),
-        *("experts", "vectors", "merged", "predictions"),
-    ],
-    "generalization": ["pretrained", "data/eval", "data/adapt", "heads", "vectors"],
-}
-WRITERS = {"pretrained": "fetch", "data": "fetch", "heads": "experts", "coefficients": "learn"}
-WRITERS |= {"merged": "merge", "predictions": "evaluate"}
-
-
-def read_by(kind, artifacts):
-    """The files of a kind that every stage which reads the kind needs; `cars` is tested by all."""
-    folder, _, split = kind.partition("/")
-    if folder == "pretrained":
-        return [artifacts / "pretrained.safetensors"]
-    if folder == "data":
-        return sorted(artifacts.glob(f"data/seed-0/cars/{split}/*.npy"))
-    found = [path for path in artifacts.glob(f"{folder}/**/*") if path.suffix != ".json"]
-    return sorted(path for path in found if path.is_file() and path.stem != "dtd")
-
-
-@pytest.mark.parametrize("stage", READS)
-def test_everything_that_a_stage_reads_is_checked_before_it_starts(stage, project, capsys):
-    for kind in READS[stage]:
-        made_by = WRITERS.get(kind.partition("/")[0], kind)
-        paths = read_by(kind, project / "artifacts" / "ci")
-        assert paths
-        for path in paths:
-            path.rename(project / "away")
-            error = refused(stage, capsys, dry_run=True)
-            assert str(path) in error and f"made by 'python -m stages.{made_by}'" in error
-            (project / "away").rename(path)
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_unknown_profile(stage, root, capsys):
-    assert "'cii'. Did you mean ci?" in refused(stage, capsys, profile="cii")
-
-
-def test_outside_of_a_project(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert "no params.yaml" in refused("learn", capsys)
-    assert tree(tmp_path) == {}
-
-
-@pytest.mark.parametrize("dry_run", [True, False])
-def test_unreachable_mlflow_server_is_said_before_anything_is_done(
-    dry_run, root, monkeypatch, capsys
-):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
-    before = tree(root)
-    error = refused("fetch", capsys, dry_run=dry_run)
-    assert "MLflow server at http://127.0.0.1:9 does not answer" in error
-    assert "secret" not in error and tree(root) == before
 
 
 @pytest.mark.parametrize("content", [b"", b"damaged"])
@@ -362,8 +83,6 @@ def test_a_task_without_images(split, stage, project, capsys):
     ],
 )
 def test_weights_of_another_model_are_named(stage, change, project, capsys):
-    import torch
-
     [path] = change
     save_weights(project / "artifacts" / "ci" / path, {"visual.proj": torch.ones(2, 2)}, {})
     error = refused(stage, capsys)
@@ -383,12 +102,6 @@ def test_a_folder_that_cannot_be_written_to(number, project, monkeypatch, capsys
     assert "Cannot write" in refused("vectors", capsys)
     monkeypatch.undo()
     assert tree(project) == before
-
-
-def test_a_read_only_tracking_folder(root, monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////proc/mlflow.db")
-    monkeypatch.setattr("os.access", lambda *_: False)
-    assert "MLflow cannot record in /proc/mlflow.db" in refused("fetch", capsys)
 
 
 def test_cuda_where_there_is_none(project, capsys, monkeypatch):

@@ -30,9 +30,20 @@ def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
         for seed in config.seeds:
             run.needs("vectors", (layout.vector(seed, task) for task in config.tasks))
         run.plan(f"{len(asked.splits)} splits x {len(asked.methods)} methods")
+        jobs = [
+            (name, method, seed)
+            for name in asked.splits
+            for method in asked.methods
+            for seed in config.seeds
+        ]
+        tested = {}
+        with run.progress("testing", len(jobs)) as update:
+            for done, (name, method, seed) in enumerate(jobs, start=1):
+                tested[name, method, seed] = test(run, seed, name, method)
+                update(done, f"{name} {method}")
         results = {
             name: {
-                method: summarise(split, [test(run, seed, name, method) for seed in config.seeds])
+                method: summarise(split, [tested[name, method, seed] for seed in config.seeds])
                 for method in asked.methods
             }
             for name, split in asked.splits.items()

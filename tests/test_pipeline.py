@@ -76,14 +76,16 @@ def test_learn_killed_goes_on_to_the_same_bytes(project):
         start_new_session=True,
     )
     states = project / ".cache" / "coefficients"
-    deadline = time.monotonic() + 120
-    while not list(states.glob("*.state.safetensors")):
-        assert process.poll() is None, "learning ended before it saved its state"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    deadline = time.monotonic() + 300
+    try:
+        while not list(states.glob("*.state.safetensors")):
+            assert process.poll() is None, "learning ended before it saved its state"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
     assert not list(result.glob("*"))
 
     resumed = run(project, "learn", stdout=subprocess.PIPE).stdout

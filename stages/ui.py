@@ -39,7 +39,9 @@ def main(port: Annotated[int, typer.Option(help="Port of MLflow's pages.")] = 50
             _print_pages(shown_uri(root).rstrip("/"), pages)
             return
         log = root / ".cache" / "mlflow-server.log"
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: ends the server too
+        # Both end the server too, also where a script started this with Ctrl-C ignored.
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stop, signal.default_int_handler)
         try:
             with serving(uri, port, log) as server:
                 _print_pages(f"http://{HOST}:{port}", pages)

@@ -148,7 +148,7 @@ def test_a_camera_changes_some_pictures_and_keeps_their_form(step: str):
 
 def test_only_a_tasks_own_pictures_are_taken_with_its_camera():
     def is_gray(split: str) -> bool:
-        pixels = draw("gtsrb", split, 0, 0)[0].astype(int)
+        pixels = draw("resisc45", split, 0, 0)[0].astype(int)
         return bool(np.ptp(pixels, axis=0).max() == 0)
 
     assert [split for split in SPLITS if is_gray(split)] == list(OWN_SPLITS)

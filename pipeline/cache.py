@@ -38,9 +38,13 @@ class Cache:
         hit = entry.exists()
         if not hit:
             make(entry)
+        self.copy(entry, target)
+        return hit
+
+    def copy(self, entry: Path, target: Path) -> None:
+        """Put an entry that exists at `target`."""
         with replacing(target) as temporary:
             shutil.copyfile(entry, temporary)
-        return hit
 
 
 def _content(value: Any) -> Any:

@@ -19,23 +19,38 @@ PREFIX = "visual."
 
 
 class ImageEncoder(nn.Module):
-    """The image tower with its preprocessing. Parameters carry open_clip's names (`visual.*`)."""
+    """The image tower with its preprocessing. Parameters carry open_clip's names (`visual.*`).
+
+    `precision`: what the tower computes in. Parameters and features stay in their own type, and
+    so do the gradients of the parameters: float32 for bfloat16 as well.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, visual: nn.Module, mean: Iterable[float], std: Iterable[float]) -> None:
+    def __init__(
+        self,
+        visual: nn.Module,
+        mean: Iterable[float],
+        std: Iterable[float],
+        precision: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.visual = visual
+        self.precision = precision
         self.register_buffer("mean", torch.tensor(tuple(mean)).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(tuple(std)).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 images [batch, 3, height, width] -> features of unit length [batch, dim]."""
         pixels = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
-        if pools_class_token(self.visual):
-            return F.normalize(class_token_features(self.visual, pixels), dim=-1)
-        return F.normalize(self.visual(pixels), dim=-1)
+        low = self.precision is not torch.float32
+        with torch.autocast(pixels.device.type, self.precision, enabled=low):
+            if pools_class_token(self.visual):
+                features = class_token_features(self.visual, pixels)
+            else:
+                features = self.visual(pixels)
+        return F.normalize(features.to(pixels.dtype), dim=-1)
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of what a merge works on: every floating-point tensor by name."""

@@ -41,6 +41,7 @@ Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 Numbers = [Field(strict=False, min_length=1), AfterValidator(_distinct)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], *Numbers]
 Severity = Annotated[int, Field(ge=1, le=5)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Section(BaseModel):
@@ -51,7 +52,7 @@ class Checkpoint(_Section):
     """The pretrained model: a file, the SHA-256 it must have, and the family it belongs to."""
 
     path: str
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
     family: Literal["mini"]
 
 
@@ -73,15 +74,32 @@ class Experts(_Section):
     weight_decay: Annotated[float, BeforeValidator(_number), Field(ge=0)]
 
 
+class File(_Section):
+    """A file that a figure rests on, and the SHA-256 it must have."""
+
+    path: str
+    sha256: Sha256
+
+
 class Learning(_Section):
     """The methods that read images: AdaMerging (https://arxiv.org/abs/2310.02575)."""
 
     methods: Annotated[tuple[str, ...], Field(strict=False)]
-    steps: Count
-    batch: Count  # images per task and step
-    lr: Positive  # of Adam
+    schedule: Literal["paper", "fast"]
+    steps: Count | None = None  # at most; absent: the schedule's own
+    lr: Positive | None = None  # absent: the schedule's own
+    batch: Count  # images per task in a batch
+    batches_per_task: Count  # in a step
     initial: Fraction  # every coefficient's first value
+    clamp: bool  # to [0, 1]
+    objective: Literal[
+        "entropy", "normalized_entropy", "diversity", "gated_entropy", "distillation"
+    ]
+    on_collapse: Literal["warn", "restore"]
+    vectors: Literal["float32", "float16", "mapped"]  # how task vectors are kept meanwhile
+    memory_gb: Positive | None = None  # for weights, vectors, activations; absent: what is free
     grid: Annotated[tuple[Float, ...], *Numbers]  # for the label-tuned one
+    coefficients: dict[str, File] = {}  # method -> a file instead of learning
 
 
 class Merging(_Section):
@@ -97,7 +115,6 @@ class Adapted(_Section):
 
     methods: Annotated[tuple[str, ...], Field(strict=False)]
     severity: Severity
-    steps: Count
 
 
 class Robustness(_Section):
@@ -122,7 +139,6 @@ class Generalization(_Section):
     """Accuracy on tasks whose experts and images took no part in the merge."""
 
     methods: Names
-    steps: Count  # of the coefficient learning
     splits: dict[str, Split]
 
 
@@ -133,6 +149,8 @@ class Profile(_Section):
     checkpoint: Checkpoint
     seeds: Seeds  # of drawn images, splits, fine-tuning and learning; figures are means over them
     protocol: Literal["inductive", "transductive"]
+    precision: Literal["auto", "float32", "bfloat16"]  # of forward passes
+    processes: Count  # that share learning, evaluation, robustness and generalization
     tasks: Names
     data: Data
     experts: Experts
@@ -235,11 +253,8 @@ def _check_names(profile: Profile) -> None:
     _each_known("method (of those that read weights only)", profile.merge.methods, weights)
     _each_known("method (of those that read images)", profile.learn.methods, images)
     unlabeled = [name for name in profile.learn.methods if not METHODS[name].reads("labels")]
-    _each_known(
-        "method (of those in 'learn' without labels)",
-        profile.robustness.adapted.methods,
-        unlabeled,
-    )
+    for listed in (profile.robustness.adapted.methods, tuple(profile.learn.coefficients)):
+        _each_known("method (of those in 'learn' without labels)", listed, unlabeled)
     single = [
         name
         for name, method in METHODS.items()

@@ -17,6 +17,19 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
+def probabilities(
+    encoder: ImageEncoder, head: Tensor, logit_scale: float, images: np.ndarray
+) -> Tensor:
+    """softmax of the logits [N, classes] for uint8 images [N, 3, height, width]."""
+    device = next(encoder.parameters()).device
+    parts = []
+    for start in range(0, len(images), BATCH):
+        batch = torch.from_numpy(np.array(images[start : start + BATCH])).to(device)
+        parts.append((logit_scale * encoder(batch) @ head.to(device).T).softmax(dim=1))
+    return torch.cat(parts)
+
+
+@torch.inference_mode()
 def predict(
     encoder: ImageEncoder,
     head: Tensor,

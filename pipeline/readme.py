@@ -93,7 +93,9 @@ def timings_block(layout: Layout, installed_gb: float) -> str | None:
     lines += [f"| {r['stage']} | {duration(r['seconds'])} | {r['peak_gb']:.1f} GB |" for r in runs]
     total = duration(sum(run["seconds"] for run in runs))
     lines.append(f"| **all** | **{total}** | **{max(r['peak_gb'] for r in runs):.1f} GB** |")
-    machines = dict.fromkeys(_machine(run["machine"]) for run in runs if "torch" in run["machine"])
+    machines = dict.fromkeys(
+        machine_text(run["machine"]) for run in runs if "torch" in run["machine"]
+    )
     note = (
         f"Measured on {'; '.join(machines)}. Memory is that of a stage's main process. "
         f"The installed environment takes {installed_gb:.1f} GB."
@@ -108,20 +110,21 @@ def methods_block() -> str:
         needs = ", ".join(text for need, text in _NEEDS.items() if need in method.needs)
         paper = f"[{method.paper.rpartition('/')[2]}]({method.paper})"
         cells = [f"`{name}`", method.title, method.summary, needs or "weights only", paper]
-        lines.append(_line(cells))
+        lines.append(line(cells))
     return "\n".join(lines) + "\n"
 
 
 def markdown(table: Table) -> str:
     """A table as GitHub Markdown; the methods link to their papers."""
-    lines = [_line(["Method", *table.columns]), "| :-- |" + " --: |" * len(table.columns)]
+    lines = [line(["Method", *table.columns]), "| :-- |" + " --: |" * len(table.columns)]
     for row in (row for group in table.groups for row in group):
         title = f"[{row.title}]({row.paper})" + (" †" if row.label_tuned else "")
-        lines.append(_line([title, *(f"**{c.text}**" if c.best else c.text for c in row.cells)]))
+        lines.append(line([title, *(f"**{c.text}**" if c.best else c.text for c in row.cells)]))
     return "\n".join(lines) + "\n"
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
@@ -161,7 +164,8 @@ def _made_by(layout: Layout) -> str:
     return "make study" if layout.profile == "study" else f"make repro PROFILE={layout.profile}"
 
 
-def _machine(facts: Mapping[str, Any]) -> str:
+def machine_text(facts: Mapping[str, Any]) -> str:
+    """A machine as a stage's record describes it, in some words."""
     device = "no GPU" if facts["device"] == "cpu" else facts["device"]
     return (
         f"{facts['cpu']}, {facts['cores']} cores, {device}, {facts['system']}, "

@@ -1,13 +1,36 @@
 """Task vectors: what fine-tuning changed (https://arxiv.org/abs/2212.04089)."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.clip import check_same_tensors
 from pipeline.errors import UserError
+from pipeline.files import replacing
+
+
+class Stacked(Mapping[str, Tensor]):
+    """name -> the tasks' tensors of that name, stacked [tasks, *shape] each time it is asked for.
+
+    With tensors that are read lazily, one stack is in memory at a time.
+    """
+
+    def __init__(self, names: Iterable[str], parts: Sequence[Mapping[str, Tensor]]) -> None:
+        self._names, self._parts = tuple(names), parts
+
+    def __getitem__(self, name: str) -> Tensor:
+        return torch.stack([part[name] for part in self._parts])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @dataclass(frozen=True)
@@ -15,12 +38,14 @@ class TaskVectors:
     """The pretrained weights and, per tensor, every task's difference from them.
 
     `pretrained`: name -> tensor; `deltas`: name -> [tasks, *shape], contiguous, so that merging is
-    one matrix-vector product per tensor and so is the gradient of its coefficients.
+    one matrix-vector product per tensor and so is the gradient of its coefficients. `in_file`: the
+    deltas are read from a file as they are used.
     """
 
     tasks: tuple[str, ...]
     pretrained: Mapping[str, Tensor]
     deltas: Mapping[str, Tensor]
+    in_file: bool = False
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -44,6 +69,43 @@ class TaskVectors:
         """The vectors of some of the tasks, in the order given."""
         rows = [self.tasks.index(task) for task in tasks]
         return TaskVectors(tasks, self.pretrained, {k: v[rows] for k, v in self.deltas.items()})
+
+    def to(self, device: torch.device) -> "TaskVectors":
+        """The same with every tensor in the memory of `device`."""
+        return replace(
+            self,
+            pretrained={name: tensor.to(device) for name, tensor in self.pretrained.items()},
+            deltas={name: delta.to(device) for name, delta in self.deltas.items()},
+        )
+
+    def half(self) -> "TaskVectors":
+        """The same in half precision; gradients of coefficients then err by some 2e-4."""
+        return replace(self, deltas={name: delta.half() for name, delta in self.deltas.items()})
+
+    def write_deltas(self, path: Path) -> None:
+        """Write the deltas to a file for `mapped`, tensor by tensor."""
+        # Not through a mapping: on a full disk, that ends the process without a word.
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            for name in self.pretrained:
+                file.write(self.deltas[name].float().cpu().contiguous().numpy())
+
+    def mapped(self, path: Path) -> "TaskVectors":
+        """The same with the deltas that `write_deltas` put into `path`, read as they are used.
+
+        The operating system keeps of the file what memory allows.
+        """
+        # Copy-on-write, as torch has no read-only tensors; nothing is ever written to it.
+        flat = torch.from_numpy(np.memmap(path, np.float32, "c", shape=(self._entries(),)))
+        shapes = {name: (len(self.tasks), *t.shape) for name, t in self.pretrained.items()}
+        parts = flat.split([math.prod(shape) for shape in shapes.values()])
+        deltas = {
+            name: part.view(shape)
+            for (name, shape), part in zip(shapes.items(), parts, strict=True)
+        }
+        return replace(self, deltas=deltas, in_file=True)
+
+    def _entries(self) -> int:
+        return len(self.tasks) * sum(tensor.numel() for tensor in self.pretrained.values())
 
     def flat(self) -> Tensor:
         """All task vectors as rows [tasks, parameters]."""
@@ -82,7 +144,7 @@ class TaskVectors:
             )
         rows = rows.expand(len(self.deltas), -1)
         return {
-            name: start + torch.tensordot(row.to(start), self.deltas[name], dims=1)
+            name: start + torch.tensordot(row.to(start), self.deltas[name].to(start), dims=1)
             for (name, start), row in zip(self.pretrained.items(), rows, strict=True)
         }
 

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 
 def encoder_of(run: Stage) -> tuple["ImageEncoder", float]:
-    """The pretrained image encoder on the run's device, and the logit scale."""
+    """The pretrained image encoder on the run's device and in its precision; the logit scale."""
+    import torch
+
     from pipeline.clip import load_encoder
 
     encoder, scale = load_encoder(run.layout.pretrained, "python -m stages.fetch")
+    encoder.precision = getattr(torch, run.precision())
     return encoder.to(run.device()), scale
 
 
@@ -53,19 +56,19 @@ def labels_of(run: Stage, seed: int, tasks: Iterable[str], split: str) -> dict[s
 
 def vectors_of(run: Stage, seed: int, tasks: Sequence[str]) -> "TaskVectors":
     """The task vectors of `tasks` on the run's device."""
-    import torch
+    return lazy_vectors_of(run, seed, tasks).to(run.device())
 
+
+def lazy_vectors_of(run: Stage, seed: int, tasks: Sequence[str]) -> "TaskVectors":
+    """The task vectors of `tasks`, stacked tensor by tensor as they are used."""
     from pipeline.checkpoints import load_weights
     from pipeline.clip import check_same_tensors
-    from pipeline.vectors import TaskVectors
+    from pipeline.vectors import Stacked, TaskVectors
 
     encoder, _ = encoder_of(run)
-    pretrained, device = encoder.weights(), run.device()
+    pretrained = encoder.weights()
     paths = [run.layout.vector(seed, task) for task in tasks]
     loaded = [load_weights(path, "python -m stages.vectors") for path in paths]
     for path, vector in zip(paths, loaded, strict=True):
         check_same_tensors(pretrained, vector, "the pretrained model", str(path))
-    deltas = {
-        name: torch.stack([vector[name] for vector in loaded]).to(device) for name in pretrained
-    }
-    return TaskVectors(tuple(tasks), pretrained, deltas)
+    return TaskVectors(tuple(tasks), pretrained, Stacked(pretrained, loaded))

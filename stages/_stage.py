@@ -6,7 +6,8 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,15 +26,18 @@ DryRunOption = Annotated[
 
 
 class Stage:
-    """A running stage."""
+    """A running stage: one process, or one of several that share it."""
 
-    def __init__(self, name: str, config: "Config", dry_run: bool) -> None:
+    def __init__(self, name: str, config: "Config", dry_run: bool, until: ExitStack) -> None:
         from pipeline.cache import Cache
         from pipeline.layout import Layout
+        from pipeline.parallel import Group, launched_group
 
         self.name, self.config, self.dry_run = name, config, dry_run
         self.layout: Layout = Layout(config.root, config.name)
         self.cache: Cache = Cache(self.layout.cache)
+        self.group: Group = launched_group()
+        self._until = until  # what is open from `plan` to the stage's end
         self.log: Callable[[dict[str, float], int], None] = lambda metrics, step: None
         self.result = ""
 
@@ -53,26 +57,75 @@ class Stage:
             for seed in self.config.profile.seeds:
                 self.needs("fetch", (place(seed, task, split) for task in tasks))
 
-    def plan(self, text: str) -> None:
-        """All is checked: say what will be done; a dry run ends here."""
-        say(f"{self.name}: {text}")
+    def plan(self, text: str, parallel: bool = False) -> None:
+        """All is checked: say what will be done; a dry run ends here, and a recorded run begins.
+
+        `parallel`: the stage shares its work by `group`. Where the profile asks for several
+        processes they are started here, run the stage from its beginning, and this one ends.
+        """
+        from pipeline.parallel import connected, launched
+        from pipeline.tracking import stage_run
+        from stages._processes import (
+            check_processes,
+            interruptible,
+            run_processes,
+            started_by_stage,
+        )
+
+        wanted = self.config.profile.processes if parallel and not launched() else 1
+        count = max(wanted, self.group.size)
+        check_processes(self.name, self.config.device, count, parallel)
+        if not started_by_stage():
+            say(f"{self.name}: {text}" + f", in {count} processes" * (count > 1))
         if self.dry_run:
             raise typer.Exit(0)
+        if wanted > 1:
+            raise typer.Exit(run_processes(self.name, self.config.name, wanted))
+        if self.group.size > 1:
+            self._until.enter_context(connected(self.group, self.device()))
+            self._until.enter_context(interruptible())
+        if self.group.first:
+            tracked = self._until.enter_context(stage_run(self.config, self.layout, self.name))
+            self.log = tracked.log
 
     def device(self) -> Any:
-        """The torch device that the parameters ask for."""
+        """The torch device that the parameters ask for; each process has a GPU of its own."""
         import torch
 
         from pipeline.errors import UserError
+        from pipeline.parallel import local_rank
 
         wanted = self.config.device
         if wanted == "cuda" and not torch.cuda.is_available():
             raise UserError("device is 'cuda' but there is no CUDA GPU: set 'auto' in params.yaml.")
-        return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+        if wanted == "cpu" or not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", local_rank())
+
+    def precision(self) -> str:
+        """What forward passes compute in: 'float32' or 'bfloat16'."""
+        import torch
+
+        wanted = self.config.profile.precision
+        if wanted != "auto":
+            return wanted
+        fast = self.device().type == "cuda" and torch.cuda.is_bf16_supported()
+        return "bfloat16" if fast else "float32"
+
+    def alone(self) -> "Stage":
+        """The same stage for work that this process does by itself, while others do theirs."""
+        from pipeline.parallel import Group
+
+        view = copy(self)
+        view.group = Group()
+        return view
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int, str], None]]:
         """A progress bar: call what it yields with (done, a few words). Lines if no terminal."""
+        if not speaks():
+            yield lambda done, words: None
+            return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -95,53 +148,69 @@ class Stage:
 @contextmanager
 def stage(name: str, profile: str | None, dry_run: bool = False) -> Iterator[Stage]:
     """Configuration in, record out. A user's mistake ends in one sentence and exit code 2."""
-    with user_errors():
+    from stages._processes import end_in_order
+
+    with end_in_order(), user_errors():
         from pipeline.config import load_config
-        from pipeline.files import write_json
-        from pipeline.tracking import check_reachable, stage_run
-        from pipeline.tracking.provenance import git_state
+        from pipeline.tracking import check_reachable
 
         root = Path.cwd()
-        running = Stage(name, load_config(root, profile), dry_run)
-        check_reachable(root)
-        started, clock = datetime.now(UTC), time.monotonic()
-        if dry_run:
+        with ExitStack() as until:
+            running = Stage(name, load_config(root, profile), dry_run, until)
+            if running.group.first:
+                check_reachable(root)
+            started, clock = datetime.now(UTC), time.monotonic()
             yield running
-            return
-        with stage_run(running.config, running.layout, name) as tracked:
-            running.log = tracked.log
-            yield running
-        seconds = round(time.monotonic() - clock, 2)
-        write_json(
-            running.layout.run(name),
-            {
-                "stage": name,
-                "started": started.isoformat(timespec="seconds"),
-                "seconds": seconds,
-                "peak_gb": _peak_gb(),
-                "machine": _machine(running.config.device),
-                "git": git_state(root),
-            },
-        )
-        say(f"{name}: {running.result or 'done'} ({seconds:.1f} s)")
+        if running.group.first:
+            _record(running, started, round(time.monotonic() - clock, 2))
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Print a `UserError` as one sentence and exit with 2."""
+    """Print a `UserError` as one sentence and exit with 2, or 1 if another process is to blame."""
     from pipeline.errors import UserError
 
     try:
         yield
     except UserError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from None
+        from pipeline.parallel import PeerLost
+        from stages._processes import tell
+
+        code = 1 if isinstance(error, PeerLost) else 2
+        tell(f"Error: {error}", code)
+        raise typer.Exit(code) from None
 
 
 def say(text: str) -> None:
     """One line for the person who watches."""
-    typer.echo(text)
-    sys.stdout.flush()
+    if speaks():
+        typer.echo(text)
+        sys.stdout.flush()
+
+
+def speaks() -> bool:
+    """Whether this is the one of several processes that shows how far it is."""
+    from pipeline.parallel import launched_group
+
+    return launched_group().first
+
+
+def _record(run: Stage, started: datetime, seconds: float) -> None:
+    """Write when, where and how long the stage ran, and say what came of it."""
+    from pipeline.files import write_json
+    from pipeline.tracking.provenance import git_state
+
+    facts = {
+        "stage": run.name,
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": seconds,
+        "peak_gb": _peak_gb(),
+        "processes": run.group.size,
+        "machine": _machine(run.config.device),
+        "git": git_state(run.config.root),
+    }
+    write_json(run.layout.run(run.name), facts)
+    say(f"{run.name}: {run.result or 'done'} ({seconds:.1f} s)")
 
 
 def _lines(what: str, total: int) -> Callable[[int, str], None]:

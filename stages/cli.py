@@ -13,6 +13,7 @@ from stages import (
     pretrain,
     report,
     robustness,
+    study,
     track,
     ui,
     vectors,
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 
 STAGES = (fetch, experts, vectors, learn, merge, evaluate, robustness, generalization, report)
-TOOLS = (track, ui, gate, pretrain)
+TOOLS = (track, ui, gate, study, pretrain)
 
 for module in STAGES:
     name = module.__name__.rpartition(".")[2]

@@ -1,6 +1,7 @@
 """Classify every task's `eval` images with every merged model; accuracy and calibration.
 
 python -m stages.evaluate
+torchrun --nproc-per-node 8 -m stages.evaluate
 """
 
 from pathlib import Path
@@ -29,20 +30,18 @@ def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
                 paths = (weights_path(run, seed, method, task) for task in config.tasks)
                 run.needs(maker(method), paths)
         methods = run.config.methods
-        run.plan(f"{len(methods)} methods x {len(config.tasks)} tasks x {config.data.eval} images")
-        from stages._inputs import encoder_of
+        run.plan(
+            f"{len(methods)} methods x {len(config.tasks)} tasks x {config.data.eval} images",
+            parallel=True,
+        )
+        predict_all(run)
+        run.group.barrier()
+        if run.group.first:
+            from pipeline.files import write_json
 
-        encoder, scale = encoder_of(run)
-        jobs = [(s, m, t) for s in config.seeds for m in methods for t in config.tasks]
-        with run.progress("evaluating", len(jobs)) as update:
-            for done, (seed, method, task) in enumerate(jobs, start=1):
-                predict_task(run, encoder, scale, seed, method, task)
-                update(done, f"{method} {task}")
-        from pipeline.files import write_json
-
-        metrics = summarise(run)
-        write_json(layout.metric("clean"), metrics)
-        run.result = ", ".join(f"{name} {row['avg']:.1f} %" for name, row in metrics.items())
+            metrics = summarise(run)
+            write_json(layout.metric("clean"), metrics)
+            run.result = ", ".join(f"{name} {row['avg']:.1f} %" for name, row in metrics.items())
 
 
 def weights_path(run: Stage, seed: int, method: str, task: str) -> Path:
@@ -55,6 +54,27 @@ def weights_path(run: Stage, seed: int, method: str, task: str) -> Path:
 def maker(method: str) -> str:
     """The stage that writes the encoders of `method`."""
     return "experts" if method == "experts" else "merge"
+
+
+def predict_all(run: Stage) -> None:
+    """Write the predictions that are this process's share."""
+    from stages._inputs import encoder_of, images_of
+
+    config = run.config.profile
+    encoder, scale = encoder_of(run)
+    jobs = [(s, m, t) for s in config.seeds for m in run.config.methods for t in config.tasks]
+    sizes = {
+        (seed, task): len(images)
+        for seed in config.seeds
+        for task, images in images_of(run, seed, config.tasks, "eval").items()
+    }
+    # Tasks with many images first: what is left to share at the end is small.
+    jobs.sort(key=lambda job: sizes[job[0], job[2]], reverse=True)
+    mine = run.group.share(jobs)
+    with run.progress("evaluating", len(mine)) as update:
+        for done, (seed, method, task) in enumerate(mine, start=1):
+            predict_task(run, encoder, scale, seed, method, task)
+            update(done, f"{method} {task}")
 
 
 def predict_task(
@@ -73,6 +93,7 @@ def predict_task(
         "head": layout.head(task),
         "images": layout.images(seed, task, "eval"),
         "labels": layout.labels(seed, task, "eval"),
+        "precision": run.precision(),
     }
 
     def make(path: Path) -> None:

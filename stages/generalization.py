@@ -1,6 +1,7 @@
 """Accuracy on tasks that took no part in the merge: experts and images of seen tasks alone.
 
 python -m stages.generalization
+torchrun --nproc-per-node 8 -m stages.generalization
 """
 
 from statistics import mean, stdev
@@ -12,6 +13,8 @@ from stages._stage import DryRunOption, ProfileOption, Stage, stage
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Job = tuple[str, str, int]  # split, method, seed
 
 
 def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
@@ -26,21 +29,16 @@ def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
         run.needs_data("eval", config.tasks)
         if any(METHODS[method].reads("images") for method in asked.methods):
             run.needs_data("adapt" if config.protocol == "inductive" else "eval", config.tasks)
+            if config.learn.objective == "distillation":
+                for seed in config.seeds:
+                    run.needs("experts", (layout.expert(seed, task) for task in config.tasks))
         run.needs("experts", (layout.head(task) for task in config.tasks))
         for seed in config.seeds:
             run.needs("vectors", (layout.vector(seed, task) for task in config.tasks))
-        run.plan(f"{len(asked.splits)} splits x {len(asked.methods)} methods")
-        jobs = [
-            (name, method, seed)
-            for name in asked.splits
-            for method in asked.methods
-            for seed in config.seeds
-        ]
-        tested = {}
-        with run.progress("testing", len(jobs)) as update:
-            for done, (name, method, seed) in enumerate(jobs, start=1):
-                tested[name, method, seed] = test(run, seed, name, method)
-                update(done, f"{name} {method}")
+        run.plan(f"{len(asked.splits)} splits x {len(asked.methods)} methods", parallel=True)
+        tested = test_all(run)
+        if not run.group.first:
+            return
         results = {
             name: {
                 method: summarise(split, [tested[name, method, seed] for seed in config.seeds])
@@ -54,6 +52,35 @@ def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
             for name, rows in results.items()
             for method, row in rows.items()
         )
+
+
+def test_all(run: Stage) -> dict[Job, dict[str, float]]:
+    """(split, method, seed) -> accuracy in percent by task; the processes share the work."""
+    import torch
+
+    from pipeline.merging.methods import METHODS
+
+    config = run.config.profile
+    asked = config.generalization
+    jobs = [(n, m, s) for n in asked.splits for m in asked.methods for s in config.seeds]
+    # Methods that learn take the longest by far.
+    jobs.sort(key=lambda job: METHODS[job[1]].reads("images"), reverse=True)
+    found = torch.zeros(len(jobs), len(config.tasks), dtype=torch.float64)
+    mine = run.group.share(range(len(jobs)))
+    with run.progress("testing", len(mine)) as update:
+        for done, place in enumerate(mine, start=1):
+            split, method, seed = jobs[place]
+            for task, accuracy in test(run, seed, split, method).items():
+                found[place, config.tasks.index(task)] = accuracy
+            update(done, f"{split} {method}")
+    rows = run.group.sum_(found).tolist()
+    return {
+        (split, method, seed): {
+            task: row[config.tasks.index(task)]
+            for task in (*asked.splits[split].seen, *asked.splits[split].unseen)
+        }
+        for (split, method, seed), row in zip(jobs, rows, strict=True)
+    }
 
 
 def test(run: Stage, seed: int, split: str, method: str) -> dict[str, float]:
@@ -79,13 +106,12 @@ def merge_seen(run: Stage, seed: int, split: str, method: str) -> dict[str, "Ten
     from pipeline.merging import merge_vectors
     from pipeline.merging.methods import METHODS
     from stages._inputs import vectors_of
-    from stages.learn import fit_data_of
+    from stages._learning import fit_data_of
     from stages.merge import options_of
 
     seen = run.config.profile.generalization.splits[split].seen
     options, data = options_of(run, method), None
     if METHODS[method].reads("images"):
-        options["steps"] = run.config.profile.generalization.steps
         data = fit_data_of(run, seed, seen)
     vectors = vectors_of(run, seed, seen)
     merged = merge_vectors(method, vectors, data=data, seed=seed, **options)

@@ -1,21 +1,22 @@
 """Learn merging coefficients from images: AdaMerging, and the label-tuned baseline.
 
     python -m stages.learn
+    torchrun --nproc-per-node 8 -m stages.learn
 
 Killed, it goes on where it was when it is run again.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from stages._learning import adapt_inputs, fit_data_of, options_of, working_vectors
 from stages._stage import DryRunOption, ProfileOption, Stage, say, stage
 
 if TYPE_CHECKING:
-    from pipeline.learning import Coefficients, FitData, LearningOptions, Progress
-    from pipeline.vectors import TaskVectors
+    from pipeline.learning import Coefficients, Progress
 
 
 def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
@@ -32,45 +33,85 @@ def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
         run.needs("experts", (layout.head(task) for task in config.tasks))
         for seed in config.seeds:
             run.needs("vectors", (layout.vector(seed, task) for task in config.tasks))
+            if config.learn.objective == "distillation":
+                run.needs("experts", (layout.expert(seed, task) for task in config.tasks))
+        for given in config.learn.coefficients.values():
+            check_file(run.config.root / given.path, given.sha256)
         jobs = [(seed, method) for seed in config.seeds for method in config.learn.methods]
         run.plan(
-            f"{len(jobs)} sets of coefficients, {config.learn.steps} steps x "
-            f"{len(config.tasks)} tasks x {config.learn.batch} images of '{split}'"
+            f"{len(jobs)} sets of coefficients, schedule '{config.learn.schedule}', "
+            f"{len(config.tasks)} tasks x {config.learn.batch} images of '{split}' a step",
+            parallel=True,
         )
         hits = sum(learn(run, seed, method) for seed, method in jobs)
-        write_metrics(run)
-        run.result = f"{len(jobs) - hits} sets of coefficients learned, {hits} from the cache"
+        if run.group.first:
+            write_metrics(run)
+        run.result = f"{len(jobs) - hits} sets of coefficients learned, {hits} at hand"
+
+
+def check_file(path: Path, expected: str) -> None:
+    """Raise `UserError` unless the file is there and has the SHA-256 that the profile names."""
+    from pipeline.errors import UserError
+    from pipeline.files import sha256
+
+    if not path.is_file():
+        raise UserError(f"{path} is missing: put the file of learn.coefficients there.")
+    if (found := sha256(path)) != expected:
+        raise UserError(
+            f"{path} has SHA-256 {found}, the profile expects {expected}. Restore the file, or "
+            "write its hash into learn.coefficients."
+        )
 
 
 def learn(run: Stage, seed: int, method: str) -> bool:
-    """Learn the coefficients of one method, or find them in the cache (then True)."""
+    """Learn the coefficients of one method; True if they come from the cache or a file."""
     from pipeline.learning import save_coefficients
     from pipeline.merging.methods import METHODS
 
     config, layout = run.config.profile, run.layout
+    target = layout.coefficients(seed, method)
+    if given := config.learn.coefficients.get(method):
+        if run.group.first:
+            save_coefficients(target, read(run, method, run.config.root / given.path))
+        return True
     labelled = METHODS[method].reads("labels")
-    split = "select" if labelled else "adapt" if config.protocol == "inductive" else "eval"
-    inputs = {
+    made_by = "pipeline.learning.selection" if labelled else "pipeline.learning.loop"
+    inputs = tune_inputs(run, seed) if labelled else adapt_inputs(run, seed, method)
+    entry = run.cache.entry("coefficients", made_by, inputs, ".safetensors")
+    hit = run.group.agree(entry.exists())
+    if not hit:
+        state = entry.with_name(f"{entry.stem}.state.safetensors")
+        learned = tune(run, seed) if labelled else adapt(run, seed, method, state)
+        if run.group.first:
+            save_coefficients(entry, learned)
+            warn_of_collapse(method, seed, learned)
+    if run.group.first:
+        run.cache.copy(entry, target)
+    return hit
+
+
+def read(run: Stage, method: str, path: Path) -> "Coefficients":
+    """Coefficients that a file holds, for the profile's tasks and the model's tensors."""
+    from pipeline.published import read_coefficients
+    from stages._inputs import encoder_of
+
+    encoder, _ = encoder_of(run)
+    return read_coefficients(path, method, encoder.weights(), run.config.profile.tasks)
+
+
+def tune_inputs(run: Stage, seed: int) -> dict[str, Any]:
+    """What the label-tuned coefficient is made from."""
+    config, layout = run.config.profile, run.layout
+    return {
         "pretrained": layout.pretrained,
         "vectors": [layout.vector(seed, task) for task in config.tasks],
         "heads": [layout.head(task) for task in config.tasks],
-        "images": [layout.images(seed, task, split) for task in config.tasks],
-        "labels": [layout.labels(seed, t, split) for t in config.tasks] if labelled else [],
-        "options": config.learn.model_dump(exclude={"methods"}),
-        "defaults": dict(METHODS[method].defaults),
-        "keep": config.merge.keep,
+        "images": [layout.images(seed, task, "select") for task in config.tasks],
+        "labels": [layout.labels(seed, task, "select") for task in config.tasks],
+        "precision": run.precision(),
+        "grid": config.learn.grid,
         "tasks": config.tasks,
-        "seed": seed,
     }
-    made_by = "pipeline.learning.selection" if labelled else "pipeline.learning.loop"
-    entry = run.cache.entry("coefficients", made_by, inputs, ".safetensors")
-
-    def make(path: Path) -> None:
-        state = path.with_name(f"{path.stem}.state.safetensors")
-        learned = tune(run, seed) if labelled else adapt(run, seed, method, state)
-        save_coefficients(path, learned)
-
-    return run.cache.fetch(entry, layout.coefficients(seed, method), make)
 
 
 def tune(run: Stage, seed: int) -> "Coefficients":
@@ -92,14 +133,15 @@ def tune(run: Stage, seed: int) -> "Coefficients":
 def adapt(run: Stage, seed: int, method: str, state: Path) -> "Coefficients":
     """AdaMerging of one variant."""
     from pipeline.learning import learn_coefficients
-    from stages._inputs import vectors_of
 
     config = run.config.profile
-    vectors = processed(run, method, vectors_of(run, seed, config.tasks))
     options = options_of(run, method)
     if state.exists():
         say(f"  {method}: resuming a run that was interrupted")
-    with run.progress(f"{method} (seed {seed})", options.steps) as update:
+    with (
+        working_vectors(run, method, seed, config.tasks, state) as vectors,
+        run.progress(f"{method} (seed {seed})", options.resolved.steps) as update,
+    ):
 
         def on_step(progress: "Progress") -> None:
             total = sum(progress.entropies.values())
@@ -108,66 +150,59 @@ def adapt(run: Stage, seed: int, method: str, state: Path) -> "Coefficients":
             run.log({f"{method}/{seed}/entropy": total}, progress.step)
 
         data = fit_data_of(run, seed, config.tasks)
-        return learn_coefficients(vectors, data, options, seed=seed, state=state, on_step=on_step)
+        return learn_coefficients(
+            vectors, data, options, seed=seed, state=state, on_step=on_step, group=run.group
+        )
 
 
-def fit_data_of(run: Stage, seed: int, tasks: Sequence[str]) -> "FitData":
-    """Unlabeled images to learn on: `adapt`, or under protocol transductive those of `eval`."""
-    from pipeline.learning import FitData
-    from stages._inputs import encoder_of, heads_of, images_of
-
-    split = "adapt" if run.config.profile.protocol == "inductive" else "eval"
-    encoder, scale = encoder_of(run)
-    images = images_of(run, seed, tasks, split)
-    return FitData(encoder, scale, heads_of(run, tasks), images)
-
-
-def processed(run: Stage, method: str, vectors: "TaskVectors") -> "TaskVectors":
-    """The task vectors as the method takes them: TIES-processed for the ++ variants."""
-    from pipeline.merging.methods import METHODS
-
-    plain = METHODS[method].defaults["keep"] == 1.0
-    return vectors if plain else vectors.ties(run.config.profile.merge.keep)
-
-
-def options_of(run: Stage, method: str) -> "LearningOptions":
-    """Granularity from the methods table, the rest from the profile."""
-    from pipeline.learning import LearningOptions
-    from pipeline.merging.methods import METHODS
-
-    asked = run.config.profile.learn
-    granularity = METHODS[method].defaults["granularity"]
-    return LearningOptions(granularity, asked.steps, asked.batch, asked.lr, asked.initial)
+def warn_of_collapse(method: str, seed: int, learned: "Coefficients") -> None:
+    """Say which tasks' predictions came to concentrate on one class."""
+    for task, step in learned.facts.get("collapsed", {}).items():
+        say(
+            f"  Warning: {method} (seed {seed}): from step {step} on nearly all images of '{task}' "
+            "get the same class. Low entropy means nothing there; see learn.on_collapse."
+        )
 
 
 def write_metrics(run: Stage) -> None:
     """metrics/<profile>/learning.json: where the entropy and the coefficients ended, by method."""
-    import torch
-
     from pipeline.files import write_json
     from pipeline.learning import load_coefficients
 
-    config, summary = run.config.profile, {}
-    for method in config.learn.methods:
-        made_by = "python -m stages.learn"
-        learned = [
-            load_coefficients(run.layout.coefficients(seed, method), made_by)
-            for seed in config.seeds
-        ]
-        values = [one.values for one in learned]
-        mean = torch.stack([value.mean(0) for value in values]).mean(0)
-        summary[method] = {
-            "steps": config.learn.steps if learned[0].history else 0,
-            "coefficient_mean": round(float(mean.mean()), 4),
-            "coefficient_min": round(min(float(value.min()) for value in values), 4),
-            "coefficient_max": round(max(float(value.max()) for value in values), 4),
-            "tasks": dict(zip(config.tasks, [round(v, 4) for v in mean.tolist()], strict=True)),
-        }
-        if learned[0].history:
-            for name, place in (("loss_first", 0), ("loss_last", -1)):
-                losses = [float(one.history["loss"][place]) for one in learned]
-                summary[method][name] = round(sum(losses) / len(losses), 4)
-    write_json(run.layout.metric("learning"), summary)
+    config, made_by = run.config.profile, "python -m stages.learn"
+    write_json(
+        run.layout.metric("learning"),
+        {
+            method: summarise(
+                [
+                    load_coefficients(run.layout.coefficients(s, method), made_by)
+                    for s in config.seeds
+                ]
+            )
+            for method in config.learn.methods
+        },
+    )
+
+
+def summarise(learned: Sequence["Coefficients"]) -> dict[str, Any]:
+    """One method's row: means over seeds, extremes over all."""
+    import torch
+
+    values = [one.values for one in learned]
+    mean = torch.stack([value.mean(0) for value in values]).mean(0)
+    row: dict[str, Any] = {
+        "steps": max(one.facts.get("steps", 0) for one in learned),
+        "coefficient_mean": round(float(mean.mean()), 4),
+        "coefficient_min": round(min(float(value.min()) for value in values), 4),
+        "coefficient_max": round(max(float(value.max()) for value in values), 4),
+        "tasks": dict(zip(learned[0].tasks, [round(v, 4) for v in mean.tolist()], strict=True)),
+    }
+    if learned[0].history:
+        for name, place in (("loss_first", 0), ("loss_last", -1)):
+            losses = [float(one.history["loss"][place]) for one in learned]
+            row[name] = round(sum(losses) / len(losses), 4)
+        row["collapsed"] = sorted({task for one in learned for task in one.facts["collapsed"]})
+    return row
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ def main() -> None:
         from pipeline.files import write_text
         from pipeline.layout import Layout
         from pipeline.readme import fill
+        from pipeline.study.figures import draw_studies
 
         root = Path.cwd()
         texts = {page: page.read_text(encoding="utf-8") for page in pages_of(root)}
@@ -38,12 +39,13 @@ def main() -> None:
         }
         images = root / "docs" / "images"
         draw_sheets(images / "tasks")
+        drawn = draw_studies(Layout(root, STUDY), images)
         copied = copy_figures("\n".join(filled.values()), Layout(root, PROFILE), images)
         for page, text in filled.items():
             if text != texts[page]:
                 write_text(page, text)
                 say(f"{page.relative_to(root)}: written")
-        say(f"readme: {len(filled)} pages and {copied} figures are up to date")
+        say(f"readme: {len(filled)} pages and {copied + drawn} figures are up to date")
 
 
 def pages_of(root: Path) -> list[Path]:
@@ -56,6 +58,7 @@ def blocks_of(root: Path) -> dict[str, str | None]:
     from pipeline.config import load_config
     from pipeline.layout import Layout
     from pipeline.readme import accuracy_block, methods_block, study_block, timings_block
+    from pipeline.study.pages import study_blocks
 
     layout, study = Layout(root, PROFILE), Layout(root, STUDY)
     blocks = {
@@ -64,7 +67,11 @@ def blocks_of(root: Path) -> dict[str, str | None]:
         "timings": timings_block(layout, installed_gb()),
         "methods": methods_block(),
     }
-    for name, command in (("study", "make study"), ("timings", f"make repro PROFILE={PROFILE}")):
+    commands = {"timings": f"make repro PROFILE={PROFILE}", "study": "make study"}
+    studies = study_blocks(study)
+    blocks |= studies
+    commands |= dict.fromkeys(studies, "make study")
+    for name, command in commands.items():
         if blocks[name] is None:
             say(f"The block '{name}' stays as it is: '{command}' has not been run here.")
     return blocks

@@ -24,6 +24,7 @@ AVERAGES = {
     "ties": 65.6,
     "adamerging_taskwise": 67.2,
     "adamerging_taskwise_pp": 67.5,
+    "adamerging_blockwise": 68.8,
     "adamerging_layerwise": 69.4,
     "adamerging_layerwise_pp": 70.1,
     "experts": 92.8,
@@ -157,7 +158,7 @@ def _coefficients(
     config: Config, path: Path, method: str, steps: int, rng: np.random.Generator
 ) -> None:
     tasks = config.profile.tasks
-    layers = LAYERS if "layerwise" in method else ("*",)
+    layers = ("*",) if "taskwise" in method or "tuned" in method else LAYERS
     depth = np.linspace(-0.6, 1, len(layers))[:, None]
     drift = rng.normal(0, 0.05, len(tasks)) + rng.normal(0, 0.03, (len(layers), len(tasks)))
     values = np.clip(0.3 + drift + (0.08 * depth if len(layers) > 1 else 0), 0, 1)

@@ -49,10 +49,9 @@ def write_project(folder):
     profile["learn"] |= {"steps": 3, "batch": 4, "grid": [0.1, 0.3]}
     profile["learn"]["methods"] = ["adamerging_layerwise", "task_arithmetic_tuned"]
     profile["robustness"] |= {"tasks": ["cars"], "corruptions": ["contrast"], "images": 6}
-    profile["robustness"]["adapted"]["steps"] = 2
     splits = {"unseen_dtd": {"seen": ["cars"], "unseen": ["dtd"]}}
     methods = ["ties", "adamerging_layerwise"]
-    profile["generalization"] = {"methods": methods, "steps": 2, "splits": splits}
+    profile["generalization"] = {"methods": methods, "splits": splits}
     (folder / "profiles").mkdir()
     (folder / "profiles" / "ci.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
     (folder / "params.yaml").write_text("profile: ci\ndevice: cpu\n", encoding="utf-8")

@@ -86,9 +86,9 @@ def test_unknown_keys_come_with_a_suggestion(changed, path, suggested):
         ("learn.steps", 2.5),
         ("learn.steps", 0),
         ("learn.steps", True),
-        ("learn.lr", "fast"),
-        ("learn.lr", 0),
-        ("learn.lr", float("inf")),
+        ("learn.batch", "fast"),
+        ("learn.batch", 0),
+        ("learn.batch", float("inf")),
         ("learn.grid", [float("nan")]),
         ("learn.initial", 1.5),
         ("merge.keep", 0),
@@ -113,7 +113,9 @@ def test_wrong_values_are_named(changed, path, value):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("path", ["seeds", "learn.lr", "robustness.adapted", "checkpoint.sha256"])
+@pytest.mark.parametrize(
+    "path", ["seeds", "learn.batch", "robustness.adapted", "checkpoint.sha256"]
+)
 def test_missing_keys_are_named(changed, path):
     with pytest.raises(UserError, match=f"the key '{path}' is missing"):
         changed(path, None)
@@ -193,8 +195,8 @@ def test_transductive_refuses_choices_made_with_labels(changed):
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", ".001"])
 def test_numbers_without_a_dot_are_numbers(root, text):
     path = root / "profiles" / "mini.yaml"
-    path.write_text(re.sub(r"lr: 1\.0e-3", f"lr: {text}", path.read_text(encoding="utf-8")))
-    assert load_config(root).profile.learn.lr == 0.001
+    path.write_text(re.sub(r"lr: 5\.0e-4", f"lr: {text}", path.read_text(encoding="utf-8")))
+    assert load_config(root).profile.experts.lr == 0.001
 
 
 def test_a_configuration_cannot_be_changed(root):

@@ -23,6 +23,7 @@ from pipeline.readme import (
     timings_block,
 )
 from pipeline.report.content import STAGES
+from pipeline.study.pages import study_blocks
 from stages.readme import PROFILE, STUDY, pages_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -132,6 +133,7 @@ def test_methods_are_all_there():
 @pytest.mark.parametrize("page", TEXTS)
 def test_generated_blocks_are_fresh(page: str):
     blocks: dict[str, str | None] = {"timings": None, "methods": methods_block()}
+    blocks |= study_blocks(Layout(ROOT, STUDY))
     for name, profile, made in (
         ("accuracy", PROFILE, accuracy_block),
         ("study", STUDY, study_block),

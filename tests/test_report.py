@@ -188,7 +188,7 @@ def test_sections_without_data_vanish(tmp_path: Path) -> None:
     config = write_config(
         tmp_path,
         learn={"methods": ["adamerging_taskwise"]},
-        robustness={"adapted": {"methods": [], "severity": 3, "steps": 80}},
+        robustness={"adapted": {"methods": [], "severity": 3}},
         seeds=[0, 1],
     )
     layout = write_artifacts(config, steps=8, images=20)

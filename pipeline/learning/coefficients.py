@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.checkpoints import load_metadata, load_weights, save_weights
+from pipeline.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,23 @@ def save_coefficients(path: Path, learned: Coefficients) -> None:
 
 
 def load_coefficients(path: Path, made_by: str) -> Coefficients:
-    """Read what `save_coefficients` wrote; raises `MissingInput` or `CheckpointError`."""
+    """Read what `save_coefficients` wrote; raises `MissingInput` or `CheckpointError`.
+
+    `made_by`: the stage to name if the file is missing, damaged or of another kind.
+    """
     tensors = load_weights(path, made_by)
-    facts = {name: json.loads(text) for name, text in load_metadata(path, made_by).items()}
-    history = {
-        name.removeprefix("history_"): series
-        for name, series in tensors.items()
-        if name != "values"
-    }
-    tasks, layers = tuple(facts.pop("tasks")), tuple(facts.pop("layers"))
-    return Coefficients(tensors["values"], tasks, layers, history, facts)
+    try:
+        facts = {name: json.loads(text) for name, text in load_metadata(path, made_by).items()}
+        tasks, layers = tuple(facts.pop("tasks")), tuple(facts.pop("layers"))
+        values = tensors.pop("values")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} does not hold merging coefficients. Run '{made_by}' again."
+        ) from error
+    if values.shape != (len(layers), len(tasks)):
+        raise CheckpointError(
+            f"{path} holds {list(values.shape)} coefficients for {len(layers)} layer(s) and "
+            f"{len(tasks)} task(s). Run '{made_by}' again."
+        )
+    history = {name.removeprefix("history_"): series for name, series in tensors.items()}
+    return Coefficients(values, tasks, layers, history, facts)

@@ -7,7 +7,7 @@ import torch
 from pipeline.errors import UserError
 from pipeline.evaluation import accuracy
 from pipeline.learning.coefficients import Coefficients
-from pipeline.learning.loop import FitData
+from pipeline.learning.options import FitData
 from pipeline.predictions import predict
 from pipeline.vectors import TaskVectors
 

@@ -1,6 +1,7 @@
 """Merges whose coefficients are learned from images: AdaMerging, and the label-tuned baseline."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline.learning import (
     Coefficients,
@@ -9,7 +10,6 @@ from pipeline.learning import (
     learn_coefficients,
     select_coefficient,
 )
-from pipeline.learning.step import Granularity
 from pipeline.merging import Merged
 from pipeline.vectors import TaskVectors
 
@@ -20,23 +20,14 @@ def with_coefficients(vectors: TaskVectors, learned: Coefficients, keep: float =
 
 
 def adamerging(
-    vectors: TaskVectors,
-    data: FitData,
-    seed: int,
-    granularity: Granularity,
-    keep: float,
-    steps: int,
-    batch: int,
-    lr: float,
-    initial: float,
+    vectors: TaskVectors, data: FitData, seed: int, keep: float, **options: Any
 ) -> Merged:
     """Coefficients that minimise prediction entropy (https://arxiv.org/abs/2310.02575).
 
-    `keep` < 1: the ++ variant, on TIES-processed task vectors.
+    `options`: those of `LearningOptions`. `keep` < 1: the ++ variant, on TIES-processed vectors.
     """
     processed = vectors.ties(keep) if keep < 1 else vectors
-    options = LearningOptions(granularity, steps, batch, lr, initial)
-    learned = learn_coefficients(processed, data, options, seed=seed)
+    learned = learn_coefficients(processed, data, LearningOptions(**options), seed=seed)
     return Merged(processed.merged(learned.values))
 
 

@@ -39,10 +39,15 @@ def _adamerging(title: str, summary: str, granularity: str, keep: float) -> Meth
         {
             "granularity": granularity,
             "keep": keep,
-            "steps": 500,
+            "schedule": "paper",
+            "steps": None,  # None: the schedule's own, as is the rate
+            "lr": None,
             "batch": 16,
-            "lr": 1e-3,
+            "batches_per_task": 1,
             "initial": 0.3,
+            "clamp": True,
+            "objective": "entropy",
+            "on_collapse": "warn",
         },
         frozenset({"images"}),
     )
@@ -85,6 +90,9 @@ METHODS: dict[str, Method] = {
     ),
     "adamerging_taskwise_pp": _adamerging(
         "AdaMerging++ (task-wise)", "the same on TIES-processed task vectors", "task", 0.2
+    ),
+    "adamerging_blockwise": _adamerging(
+        "AdaMerging (block-wise)", "one coefficient a block and task, by entropy", "block", 1.0
     ),
     "adamerging_layerwise": _adamerging(
         "AdaMerging (layer-wise)", "one coefficient a tensor and task, by entropy", "layer", 1.0

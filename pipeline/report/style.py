@@ -72,6 +72,7 @@ LOOKS: dict[str, Look] = {
     "ties": Look(PURPLE, "^"),
     "adamerging_taskwise": Look(ORANGE, "P"),
     "adamerging_taskwise_pp": Look(ORANGE, "X", open=True),
+    "adamerging_blockwise": Look(GREEN, "p", open=True),
     "adamerging_layerwise": Look(GREEN, "h"),
     "adamerging_layerwise_pp": Look(VERMILLION, "*"),
     "experts": Look(INK, "d", open=True),

@@ -135,12 +135,11 @@ def _robust(content: Content) -> Iterator[str]:
         f"{_percent(figures[top]['clean'])} on the same images without corruption."
     )
     averages = adapted_averages(content)
-    steps, usual = settings.adapted.steps, content.config.profile.learn.steps
     for method in (m for m in content.methods if f"{m}/adapted" in averages):
         yield (
-            f"Learning on the corrupted images themselves, for {steps} steps, brings "
+            f"Learning on the corrupted images themselves brings "
             f"{_inline(method)} to {_percent(averages[f'{method}/adapted'])} at severity "
-            f"{settings.adapted.severity}; learned on clean images, for {usual} steps, it has "
+            f"{settings.adapted.severity}; learned on clean images, it has "
             f"{_percent(averages[method])}."
         )
 

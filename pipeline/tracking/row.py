@@ -26,7 +26,10 @@ from pipeline.tracking.provenance import dvc_outputs, git_state, git_tags, outpu
 from pipeline.tracking.store import configuration_key, configuration_tags, metric_name
 
 CURVE_POINTS = 100
-LEARNING = ("granularity", "steps", "batch", "lr", "initial", "keep")
+LEARNING = (
+    *("granularity", "objective", "schedule", "steps", "lr", "batch", "batches_per_task"),
+    *("initial", "clamp", "keep", "source", "sha256"),
+)
 
 
 @dataclass(frozen=True)

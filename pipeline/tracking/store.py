@@ -100,9 +100,13 @@ def check_reachable(root: Path) -> None:
             )
 
 
+# How the work is divided, which is not what is computed.
+DIVISION: Any = {"processes": True, "learn": {"memory_gb"}}
+
+
 def configuration_key(config: Config) -> str:
     """SHA-256 of the resolved configuration: the same key means the same experiment."""
-    text = f"{config.name}\n{config.profile.model_dump_json()}"
+    text = f"{config.name}\n{config.profile.model_dump_json(exclude=DIVISION)}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -235,7 +239,7 @@ def _parent(client: "MlflowClient", experiment_id: str, key: str, config: Config
         return found[0].info.run_id
     tags = {**configuration_tags(config), "kind": "configuration", "pipeline.key": key}
     run = client.create_run(experiment_id, tags=tags, run_name=f"{config.name} {key[:6]}")
-    values = _flat(config.profile.model_dump(mode="json"))
+    values = _flat(config.profile.model_dump(mode="json", exclude=DIVISION))
     client.log_batch(run.info.run_id, params=[Param(k, v) for k, v in values.items()])
     client.set_terminated(run.info.run_id)
     return run.info.run_id

@@ -1,0 +1,147 @@
+"""How many images fit into memory at once, and what to do when they did not."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.clip import ImageEncoder
+from pipeline.errors import UserError
+from pipeline.vectors import TaskVectors
+
+GB = 1e9
+# What a backward pass needs beyond what the forward pass kept: gradients of a few activations.
+BACKWARD = 1.25
+
+
+class Piece(NamedTuple):
+    """Some of a task's images in a chunk."""
+
+    task: int
+    rows: slice
+
+
+def chunks_of(counts: Sequence[int], most: int | None) -> list[list[Piece]]:
+    """Images divided into chunks of at most `most`: whole tasks together while they fit.
+
+    `counts`: images of each task. A task that is too large for one chunk is divided evenly.
+    """
+    limit = most or max(1, sum(counts))
+    chunks: list[list[Piece]] = []
+    room = 0
+    for task, count in enumerate(counts):
+        parts = -(-count // limit)
+        for part in range(parts):
+            rows = slice(count * part // parts, count * (part + 1) // parts)
+            size = rows.stop - rows.start
+            if size > room or parts > 1:
+                chunks.append([])
+                room = limit
+            chunks[-1].append(Piece(task, rows))
+            room -= size
+    return chunks
+
+
+def within_memory(run: Callable[[int | None], None], chunk: int | None, images: int) -> int | None:
+    """`run(chunk)`; should memory run out, once more with chunks of half the size.
+
+    Returns the size that worked. Raises `UserError` where half is not enough or one image is too
+    much. `run` must start from nothing each time.
+    """
+    try:
+        run(chunk)
+        return chunk
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    smaller = min(chunk or images, images) // 2
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    try:
+        if smaller:
+            run(smaller)
+            return smaller
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    raise UserError(
+        f"Memory ran out with {max(smaller, 1)} images at a time. Set learn.memory_gb to what "
+        "is free, or keep the task vectors in less: learn.vectors: float16 or mapped."
+    )
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says that an allocation failed, on a GPU or on a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def images_within(
+    budget_gb: float | None, encoder: ImageEncoder, vectors: TaskVectors, image: Tensor
+) -> int | None:
+    """The most images in one forward and backward pass for which a step stays within the budget.
+
+    `budget_gb`: weights, task vectors and activations together, in GB (1e9 bytes); None means what
+    is free now: all images at once on a CPU (None is returned), 90 % of the free memory on a GPU.
+    `image`: uint8 [1, 3, height, width]. Raises `UserError` where not even one image fits.
+    """
+    device = image.device
+    if budget_gb is None and device.type == "cpu":
+        return None
+    fixed = step_bytes(encoder, vectors)
+    one, two = (activation_bytes(encoder, image.expand(count, -1, -1, -1)) for count in (1, 2))
+    each = BACKWARD * (two - one)
+    fixed += max(0, 2 * one - two)  # kept once, however many images: weights in lower precision
+    if budget_gb is None:
+        available = held_bytes(encoder, vectors) + 0.9 * torch.cuda.mem_get_info(device)[0]
+    else:
+        available = budget_gb * GB
+    images = int((available - fixed) // each)
+    if images < 1:
+        raise UserError(
+            f"{available / GB:.3g} GB are too little for one image: weights, task vectors and one "
+            f"image's activations take {_up((fixed + each) / GB)} GB. Raise learn.memory_gb, or "
+            "keep the task vectors in less: learn.vectors: float16 or mapped."
+        )
+    return images
+
+
+def _up(value: float) -> str:
+    """With three digits, rounded up, so that what is printed is enough."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return f"{math.ceil(value / unit) * unit:.3g}"
+
+
+def step_bytes(encoder: ImageEncoder, vectors: TaskVectors) -> int:
+    """Bytes of a step without activations: `held_bytes` and the largest gradient."""
+    return held_bytes(encoder, vectors) + max(weight.nbytes for weight in encoder.parameters())
+
+
+def held_bytes(encoder: ImageEncoder, vectors: TaskVectors) -> int:
+    """Bytes taken before a step begins: parameters, pretrained values and task vectors.
+
+    Task vectors in a mapped file or on another device are not counted.
+    """
+    weights = list(encoder.parameters())
+    deltas = [] if vectors.in_file else vectors.deltas.values()
+    return sum(tensor.nbytes for tensor in (*weights, *vectors.pretrained.values())) + sum(
+        delta.nbytes for delta in deltas if delta.device == weights[0].device
+    )
+
+
+def activation_bytes(encoder: ImageEncoder, images: Tensor) -> int:
+    """Bytes that a forward pass over `images` keeps for its backward pass, beside parameters."""
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        features = encoder(images)
+    for weight in encoder.parameters():
+        kept.pop(weight.untyped_storage().data_ptr(), None)
+    del features  # until here the graph holds every storage, so that no address stands for two
+    return sum(kept.values())

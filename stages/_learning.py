@@ -1,0 +1,100 @@
+"""What coefficient learning is given, alike in every stage that learns."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages._stage import Stage
+
+if TYPE_CHECKING:
+    from pipeline.learning import FitData, LearningOptions
+    from pipeline.vectors import TaskVectors
+
+
+def fit_data_of(run: Stage, seed: int, tasks: Sequence[str]) -> "FitData":
+    """Unlabeled images to learn on: `adapt`, or under protocol transductive those of `eval`."""
+    from pipeline.checkpoints import load_weights
+    from pipeline.learning import FitData
+    from stages._inputs import encoder_of, heads_of, images_of
+
+    split = "adapt" if run.config.profile.protocol == "inductive" else "eval"
+    encoder, scale = encoder_of(run)
+    return FitData(
+        encoder,
+        scale,
+        heads_of(run, tasks),
+        images_of(run, seed, tasks, split),
+        experts=lambda task: load_weights(
+            run.layout.expert(seed, task), "python -m stages.experts"
+        ),
+    )
+
+
+def options_of(run: Stage, method: str) -> "LearningOptions":
+    """Granularity from the methods table, the rest from the profile."""
+    from pipeline.learning import LearningOptions
+    from pipeline.merging.methods import METHODS
+
+    asked = run.config.profile.learn.model_dump(
+        exclude={"methods", "grid", "vectors", "coefficients"}
+    )
+    return LearningOptions(granularity=METHODS[method].defaults["granularity"], **asked)
+
+
+def adapt_inputs(run: Stage, seed: int, method: str) -> dict[str, Any]:
+    """What learned coefficients are made from; the memory budget only divides the work."""
+    from dataclasses import asdict
+
+    config, layout = run.config.profile, run.layout
+    split = "adapt" if config.protocol == "inductive" else "eval"
+    options = asdict(options_of(run, method))
+    return {
+        "pretrained": layout.pretrained,
+        "vectors": [layout.vector(seed, task) for task in config.tasks],
+        "heads": [layout.head(task) for task in config.tasks],
+        "images": [layout.images(seed, task, split) for task in config.tasks],
+        "options": {name: value for name, value in options.items() if name != "memory_gb"},
+        "kept": config.learn.vectors,
+        "keep": keep_of(run, method),
+        "precision": run.precision(),
+        "tasks": config.tasks,
+        "seed": seed,
+    }
+
+
+@contextmanager
+def working_vectors(
+    run: Stage, method: str, seed: int, tasks: Sequence[str], state: Path
+) -> Iterator["TaskVectors"]:
+    """The task vectors as the method takes them, kept as `learn.vectors` says while it learns."""
+    from stages._inputs import lazy_vectors_of
+
+    vectors = processed(run, method, lazy_vectors_of(run, seed, tasks))
+    if run.config.profile.learn.vectors == "float32":
+        yield vectors.to(run.device())
+    elif run.config.profile.learn.vectors == "float16":
+        yield vectors.half().to(run.device())
+    else:
+        path = state.with_suffix(".vectors")
+        try:
+            if run.group.first:
+                vectors.write_deltas(path)
+            run.group.barrier()  # one file serves all processes of the machine
+            yield vectors.mapped(path)
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def processed(run: Stage, method: str, vectors: "TaskVectors") -> "TaskVectors":
+    """The task vectors as the method takes them: TIES-processed for the ++ variants."""
+    keep = keep_of(run, method)
+    return vectors.ties(keep) if keep < 1 else vectors
+
+
+def keep_of(run: Stage, method: str) -> float:
+    """The share of entries that the method keeps of each task vector."""
+    from pipeline.merging.methods import METHODS
+
+    plain = METHODS[method].defaults["keep"] == 1.0
+    return 1.0 if plain else run.config.profile.merge.keep

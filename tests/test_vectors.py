@@ -1,0 +1,111 @@
+"""Task vectors in memory, in half precision and in a file."""
+
+import errno
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import UserError
+from pipeline.vectors import Stacked, TaskVectors
+
+
+def same(found, wanted):
+    assert found.keys() == wanted.keys()
+    assert list(found) == list(wanted)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_file_gives_back_every_bit(vectors, tmp_path):
+    path = tmp_path / "folder" / "deltas"
+    vectors.write_deltas(path)
+    mapped = vectors.mapped(path)
+    same(mapped.deltas, vectors.deltas)
+    assert mapped.in_file and not vectors.in_file
+    assert mapped.tasks == vectors.tasks and mapped.layers == vectors.layers
+    assert path.stat().st_size == sum(delta.nbytes for delta in vectors.deltas.values())
+    assert [file.name for file in path.parent.iterdir()] == ["deltas"]
+
+
+def test_file_does_not_depend_on_the_order_of_names(vectors, tmp_path):
+    backwards = dict(reversed(vectors.deltas.items()))
+    other = TaskVectors(vectors.tasks, vectors.pretrained, backwards)
+    other.write_deltas(tmp_path / "deltas")
+    same(vectors.mapped(tmp_path / "deltas").deltas, vectors.deltas)
+
+
+def test_file_holds_what_is_read_lazily_and_in_half_precision(vectors, tmp_path):
+    names = list(vectors.deltas)
+    parts = [{name: vectors.deltas[name][k].half() for name in names} for k in range(3)]
+    lazy = TaskVectors(vectors.tasks, vectors.pretrained, Stacked(names, parts))
+    lazy.write_deltas(tmp_path / "deltas")
+    found = vectors.mapped(tmp_path / "deltas").deltas
+    same(found, {name: delta.half().float() for name, delta in vectors.deltas.items()})
+
+
+def test_what_is_mapped_is_never_written(vectors, tmp_path):
+    vectors.write_deltas(tmp_path / "deltas")
+    before = (tmp_path / "deltas").read_bytes()
+    mapped = vectors.mapped(tmp_path / "deltas")
+    mapped.deltas["visual.proj"].zero_()
+    assert (tmp_path / "deltas").read_bytes() == before
+
+
+def test_mapped_tensors_share_one_mapping(vectors, tmp_path):
+    vectors.write_deltas(tmp_path / "deltas")
+    deltas = vectors.mapped(tmp_path / "deltas").deltas
+    first, *others = [delta.untyped_storage().data_ptr() for delta in deltas.values()]
+    assert all(other == first for other in others)
+    assert all(delta.is_contiguous() for delta in deltas.values())
+
+
+def test_full_disk_is_said(vectors, tmp_path, monkeypatch):
+    # A write through a mapping would end the process with a signal instead.
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "memmap", None)
+    vectors.write_deltas(tmp_path / "deltas")
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        vectors.write_deltas(tmp_path / "other")
+    assert [file.name for file in tmp_path.iterdir()] == ["deltas"]
+
+
+def test_stack_reads_one_name_at_a_time():
+    reads = []
+
+    class Part(dict):
+        def __getitem__(self, name):
+            reads.append(name)
+            return super().__getitem__(name)
+
+    parts = [Part(a=torch.full((2,), k), b=torch.full((2, 3), k)) for k in (1.0, 2.0)]
+    stacked = Stacked(("a", "b"), parts)
+    assert (list(stacked), len(stacked), reads) == (["a", "b"], 2, [])
+    assert torch.equal(stacked["b"], torch.stack([torch.ones(2, 3), torch.full((2, 3), 2.0)]))
+    assert reads == ["b", "b"]
+
+
+def test_merging_from_any_storage(vectors, tmp_path):
+    coefficients = torch.rand(len(vectors.layers), 3, generator=torch.Generator().manual_seed(0))
+    wanted = vectors.merged(coefficients)
+    vectors.write_deltas(tmp_path / "deltas")
+    same(vectors.mapped(tmp_path / "deltas").merged(coefficients), wanted)
+    for name, tensor in vectors.half().merged(coefficients).items():
+        assert tensor.dtype == torch.float32
+        torch.testing.assert_close(tensor, wanted[name], rtol=0, atol=1e-3)
+
+
+def test_some_of_the_tasks(vectors):
+    some = vectors.only(("dtd", "cars"))
+    assert some.tasks == ("dtd", "cars")
+    for name, delta in vectors.deltas.items():
+        assert torch.equal(some.deltas[name], delta[[2, 0]])
+
+
+def test_cosines_are_those_of_whole_vectors(vectors):
+    flat = torch.cat([delta.flatten(1) for delta in vectors.deltas.values()], dim=1)
+    norms = flat.norm(dim=1)
+    wanted = (flat @ flat.T) / (norms[:, None] * norms)
+    torch.testing.assert_close(vectors.cosines(), wanted)

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: venv repro test ui lint study zoo readme clean-cache
+.PHONY: venv repro test ui lint study zoo readme bench clean-cache
 
 venv: .venv/installed
 .venv/installed: pyproject.toml
@@ -24,8 +24,9 @@ lint: venv
 ui: venv  ## MLflow's compare view
 	$(VENV)/adamerge ui
 
-study: venv  ## the published 500 steps over three seeds: about an hour, resumable
+study: venv  ## three seeds, and studies of coefficient learning: resumable
 	@$(MAKE) --no-print-directory repro PROFILE=study
+	@$(VENV)/python -m stages.study --profile study
 	@$(MAKE) --no-print-directory repro PROFILE=mini
 	@$(MAKE) --no-print-directory readme
 
@@ -34,6 +35,9 @@ zoo: venv  ## pretrain the miniature's CLIP again
 
 readme: venv  ## write the tables and figures of README.md and docs/ from the metrics
 	$(VENV)/python -m stages.readme
+
+bench: venv  ## time the coefficient-learning step beside its peers: make bench [BENCH=--quick]
+	@$(VENV)/python -m benchmarks.learning_step $(BENCH)
 
 clean-cache:
 	rm -rf .cache

@@ -206,7 +206,7 @@ def _record(run: Stage, started: datetime, seconds: float) -> None:
         "seconds": seconds,
         "peak_gb": _peak_gb(),
         "processes": run.group.size,
-        "machine": _machine(run.config.device),
+        "machine": machine_facts(run.config.device),
         "git": git_state(run.config.root),
     }
     write_json(run.layout.run(run.name), facts)
@@ -226,7 +226,8 @@ def _lines(what: str, total: int) -> Callable[[int, str], None]:
     return update
 
 
-def _machine(device: str) -> dict[str, Any]:
+def machine_facts(device: str) -> dict[str, Any]:
+    """System, processor and versions; with torch at hand, what it computes on."""
     facts: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),

@@ -27,7 +27,7 @@ def main() -> None:
     with user_errors():
         from pipeline.files import write_text
         from pipeline.layout import Layout
-        from pipeline.readme import fill
+        from pipeline.readme import benchmark_blocks, fill
         from pipeline.study.figures import draw_studies
 
         root = Path.cwd()
@@ -35,7 +35,8 @@ def main() -> None:
         blocks = blocks_of(root)
         # Every page is checked before one is written.
         filled = {
-            page: fill(t, blocks, page.relative_to(root).as_posix()) for page, t in texts.items()
+            page: fill(t, blocks | benchmark_blocks(t), page.relative_to(root).as_posix())
+            for page, t in texts.items()
         }
         images = root / "docs" / "images"
         draw_sheets(images / "tasks")

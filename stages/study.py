@@ -158,7 +158,7 @@ class Bench:
         from dataclasses import replace
 
         from pipeline.study.traces import learn_trace
-        from stages._stage import _machine
+        from stages._stage import machine_facts
 
         data, vectors = self._warm
         title, steps = f"{name} (seed {self.seed})", options.resolved.steps
@@ -172,7 +172,7 @@ class Bench:
             trace = learn_trace(vectors, data, options, self.seed, on_step)
         for step, total in enumerate(totals, start=1):  # not while the clock runs
             self.run.log({f"{name}/{self.seed}/entropy": total}, step)
-        facts = {**trace.facts, "machine": _machine(self.run.config.device)}
+        facts = {**trace.facts, "machine": machine_facts(self.run.config.device)}
         return replace(trace, facts=facts)
 
     def measured(self, values: "Tensor") -> "Measured":

@@ -16,6 +16,7 @@ from pipeline.layout import Layout
 from pipeline.merging.methods import METHODS
 from pipeline.readme import (
     accuracy_block,
+    benchmark_blocks,
     figures_of,
     fill,
     methods_block,
@@ -140,6 +141,7 @@ def test_generated_blocks_are_fresh(page: str):
     ):
         there = Layout(ROOT, profile).metrics.is_dir()
         blocks[name] = made(load_config(ROOT, profile), Layout(ROOT, profile)) if there else None
+    blocks |= benchmark_blocks(TEXTS[page])  # tests/test_benchmarks.py holds these
     assert fill(TEXTS[page], blocks, page) == TEXTS[page], "run 'make readme'"
 
 

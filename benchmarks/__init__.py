@@ -1,0 +1,1 @@
+"""How fast a step of coefficient learning is, beside other implementations: `make bench`."""

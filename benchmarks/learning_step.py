@@ -1,0 +1,87 @@
+"""Time the coefficient-learning step beside FusionBench's and a re-created authors' step.
+
+    python -m benchmarks.learning_step            # 45 minutes; writes figures, plot and page
+    python -m benchmarks.learning_step --quick    # some 8 minutes; writes figures to .cache/
+    python -m benchmarks.learning_step --report   # plot and page again from the figures
+
+Method, machine and figures: docs/performance.md.
+"""
+
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stages._stage import say, user_errors
+
+ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ROOT / "benchmarks" / "learning_step.json"
+
+Quick = Annotated[bool, typer.Option("--quick", help="Fewer tasks, one round: a rough check.")]
+Report = Annotated[bool, typer.Option("--report", help="Measure nothing: write plot and page.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, or cuda where there is a GPU.")]
+Output = Annotated[Path | None, typer.Option("--output", help="Where the figures go (JSON).")]
+
+
+def main(
+    quick: Quick = False, report: Report = False, device: Device = "cpu", output: Output = None
+) -> None:
+    """Measure, and write benchmarks/learning_step.json, docs/performance.md and its plot.
+
+    Only a full run on the CPU writes these; others write their figures to --output, or .cache/.
+    """
+    with user_errors():
+        from benchmarks.report import write_page
+        from pipeline.files import read_json, write_json
+
+        if report:
+            write_page(ROOT, read_json(FIGURES, "make bench"))
+            return
+        published = not quick and device == "cpu" and output is None
+        place = (
+            output or ROOT / ".cache" / "bench" / f"{'quick' if quick else 'full'}-{device}.json"
+        )
+        place = FIGURES if published else place
+        figures = measure("quick" if quick else "full", device)
+        write_json(place, figures)
+        say(f"{place}: written")
+        if published:
+            write_page(ROOT, figures)
+
+
+def measure(plan_name: str, device: str) -> dict[str, Any]:
+    """Carry out a plan. Raises `UserError` if the machine or the methods are not fit for it."""
+    from benchmarks.environment import check_device, check_memory, machine, peers_python
+    from benchmarks.measure import gate, no_gain, time_steps, weigh
+    from benchmarks.settings import CLOCK, PLANS
+    from benchmarks.workers import Workers
+    from pipeline.tracking.provenance import git_state
+
+    plan = PLANS[plan_name]
+    check_device(device)
+    check_memory(plan.free_gb)
+    started, clock = datetime.now(UTC), time.monotonic()
+    workers = Workers(ROOT, {False: Path(sys.executable), True: peers_python(ROOT)}, device)
+    left_out = no_gain(workers)
+    errors = gate(workers, left_out)
+    settings = [time_steps(workers, setting.without(left_out)) for setting in plan.settings]
+    memory = [weigh(workers, method, tasks) for method, tasks in plan.memory]
+    return {
+        "plan": plan_name,
+        "date": started.isoformat(timespec="seconds"),
+        "seconds": time.monotonic() - clock,
+        "git": git_state(ROOT),
+        "machine": machine() | {"device": workers.device_name},
+        "versions": workers.versions,
+        "clock": CLOCK[device],
+        "gate": errors,
+        "settings": settings,
+        "memory": memory,
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from open_clip.model import CLIP
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.checkpoints import load_metadata, load_weights
 from pipeline.errors import CheckpointError, UserError
+from pipeline.tower import class_token_features, pools_class_token
 
 PREFIX = "visual."
 
@@ -65,35 +65,6 @@ class ImageEncoder(nn.Module):
         check_same_tensors(self.weights(), weights, "the model", source)
         self.load_state_dict(dict(weights), strict=False)
         return self
-
-
-def pools_class_token(visual: nn.Module) -> bool:
-    """Whether the features are the class token after the last block: CLIP's usual image tower."""
-    return (
-        isinstance(visual, VisionTransformer)
-        and visual.pool_type == "tok"
-        and visual.attn_pool is None
-        and not visual.output_tokens
-        and isinstance(visual.transformer.resblocks[-1], ResidualAttentionBlock)
-        and not visual.transformer.grad_checkpointing
-    )
-
-
-def class_token_features(visual: VisionTransformer, pixels: Tensor) -> Tensor:
-    """What `visual(pixels)` gives, without computing the last block's unused tokens.
-
-    The last block needs keys and values of all tokens, but queries, projection and MLP of the
-    class token alone: exact, and some 7 % fewer operations for 12 blocks.
-    """
-    tokens = visual._embeds(pixels)
-    *blocks, last = visual.transformer.resblocks
-    for block in blocks:
-        tokens = block(tokens)
-    normed = last.ln_1(tokens)
-    token = tokens[:, :1] + last.ls_1(last.attention(normed[:, :1], normed, normed))
-    token = token + last.ls_2(last.mlp(last.ln_2(token)))
-    pooled = visual.ln_post(token[:, 0])
-    return pooled if visual.proj is None else pooled @ visual.proj
 
 
 def check_same_tensors(

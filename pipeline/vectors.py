@@ -87,7 +87,7 @@ class TaskVectors:
         # Not through a mapping: on a full disk, that ends the process without a word.
         with replacing(path) as temporary, temporary.open("wb") as file:
             for name in self.pretrained:
-                file.write(self.deltas[name].float().cpu().contiguous().numpy())
+                file.write(self.deltas[name].float().cpu().contiguous().numpy().data)
 
     def mapped(self, path: Path) -> "TaskVectors":
         """The same with the deltas that `write_deltas` put into `path`, read as they are used.

@@ -4,7 +4,8 @@ import pytest
 import torch
 from open_clip.model import CLIP
 
-from pipeline.clip import ImageEncoder, pools_class_token
+from pipeline.clip import ImageEncoder
+from pipeline.tower import pools_class_token
 
 
 def tower(**options):

@@ -46,6 +46,11 @@ def learn_coefficients(
     """
     tasks = vectors.tasks
     objective = objective_named(options.objective)
+    if options.clamp and options.initial in (0, 1):
+        raise UserError(
+            f"Coefficients that start at {options.initial:g} have no gradient under the clamp: "
+            "choose learn.initial between 0 and 1, or learn.clamp: false."
+        )
     for task in tasks:
         if not len(data.images[task]):
             raise UserError(f"The task '{task}' has no unlabeled images to learn from.")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from pipeline.vectors import TaskVectors
 GB = 1e9
 # What a backward pass needs beyond what the forward pass kept: gradients of a few activations.
 BACKWARD = 1.25
+SHARE = 0.9  # of the free memory that a step may take
 
 
 class Piece(NamedTuple):
@@ -36,7 +38,7 @@ def chunks_of(counts: Sequence[int], most: int | None) -> list[list[Piece]]:
         for part in range(parts):
             rows = slice(count * part // parts, count * (part + 1) // parts)
             size = rows.stop - rows.start
-            if size > room or parts > 1:
+            if size > room:
                 chunks.append([])
                 room = limit
             chunks[-1].append(Piece(task, rows))
@@ -82,21 +84,22 @@ def images_within(
 ) -> int | None:
     """The most images in one forward and backward pass for which a step stays within the budget.
 
-    `budget_gb`: weights, task vectors and activations together, in GB (1e9 bytes); None means what
-    is free now: all images at once on a CPU (None is returned), 90 % of the free memory on a GPU.
-    `image`: uint8 [1, 3, height, width]. Raises `UserError` where not even one image fits.
+    `budget_gb`: weights, task vectors and activations together, without the interpreter and its
+    libraries, in GB (1e9 bytes); None means what is free now. `image`: uint8 [1, 3, height, width].
+    None is returned where there is no limit. Raises `UserError` where not even one image fits.
     """
-    device = image.device
-    if budget_gb is None and device.type == "cpu":
+    free = free_bytes(image.device)
+    if budget_gb is None and free is None:
         return None
     fixed = step_bytes(encoder, vectors)
     one, two = (activation_bytes(encoder, image.expand(count, -1, -1, -1)) for count in (1, 2))
     each = BACKWARD * (two - one)
     fixed += max(0, 2 * one - two)  # kept once, however many images: weights in lower precision
-    if budget_gb is None:
-        available = held_bytes(encoder, vectors) + 0.9 * torch.cuda.mem_get_info(device)[0]
-    else:
+    if budget_gb is not None:
         available = budget_gb * GB
+    else:
+        assert free is not None
+        available = held_bytes(encoder, vectors) + SHARE * free
     images = int((available - fixed) // each)
     if images < 1:
         raise UserError(
@@ -105,6 +108,19 @@ def images_within(
             "keep the task vectors in less: learn.vectors: float16 or mapped."
         )
     return images
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is free for more tensors; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        return next(
+            1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")
+        )
+    except (OSError, StopIteration):
+        return None
 
 
 def _up(value: float) -> str:

@@ -17,6 +17,7 @@ from pipeline.errors import UserError
 from pipeline.learning.memory import (
     activation_bytes,
     chunks_of,
+    free_bytes,
     images_within,
     out_of_memory,
     step_bytes,
@@ -155,9 +156,21 @@ def test_budget_too_small_for_one_image_says_how_much_is_enough(layers):
         images_within(0.99 * enough, case.encoder, case.vectors, image)
 
 
-def test_without_a_budget_a_cpu_takes_all_images():
+def test_without_a_budget_what_is_free_is_the_budget(monkeypatch):
     case = problem(tower())
-    assert images_within(None, case.encoder, case.vectors, case.images[0][:1]) is None
+    given = case.encoder, case.vectors, case.images[0][:1]
+    assert images_within(None, *given) > 1000
+    monkeypatch.setattr("pipeline.learning.memory.free_bytes", lambda device: 0)
+    with pytest.raises(UserError, match="too little for one image"):
+        images_within(None, *given)
+    monkeypatch.setattr("pipeline.learning.memory.free_bytes", lambda device: None)
+    assert images_within(None, *given) is None  # the system does not tell
+
+
+def test_free_memory_is_that_of_the_device(monkeypatch):
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (123, 456))
+    assert free_bytes(torch.device("cuda")) == 123
+    assert free_bytes(torch.device("cpu")) != 123
 
 
 def test_free_memory_of_a_gpu_is_not_charged_twice(monkeypatch):
@@ -165,7 +178,7 @@ def test_free_memory_of_a_gpu_is_not_charged_twice(monkeypatch):
     case = problem(tower(**WIDE), image=64, dtype=torch.float32)
     encoder, vectors = case.encoder.to("meta"), case.vectors.to(torch.device("meta"))
     monkeypatch.setattr("pipeline.learning.memory.activation_bytes", lambda _, x: 1000 * len(x))
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (10_000_000, 20_000_000))
+    monkeypatch.setattr("pipeline.learning.memory.free_bytes", lambda device: 10_000_000)
     largest = max(weight.nbytes for weight in encoder.parameters())
     images = images_within(None, encoder, vectors, case.images[0][:1].to("meta"))
     assert images * 1000 * 1.25 == pytest.approx(0.9 * 10_000_000 - largest, rel=0.001)

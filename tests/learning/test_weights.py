@@ -170,7 +170,7 @@ def test_bfloat16_computes_nearly_the_same_in_float32_parameters():
     _, full = case.measure(raw, clamp=False)
     case.encoder.precision = torch.bfloat16
     seen = []
-    case.encoder.visual.transformer.resblocks[0].mlp.register_forward_hook(
+    case.encoder.visual.transformer.resblocks[0].mlp.gelu.register_forward_hook(
         lambda module, given, result: seen.append(result.dtype)
     )
     _, low = case.measure(raw, clamp=False)

@@ -10,7 +10,9 @@ import torch
 from benchmarks.settings import CLOCK, Problem
 
 REPEATS = 3
-FLOPS = 10_000_000_000  # at least so many between two looks at the clock
+# Between two looks at the clock: at least so many operations, and so many readings.
+FLOPS = {"cpu": 10**10, "cuda": 10**13}
+READINGS = {"cpu": 1, "cuda": 1000}
 READ = 1 << 26  # entries of each of two vectors: 256 MiB of float32, more than any cache
 PRECISE = 1e-5  # of a float32 product, relative
 MOST_IMAGES = 128  # rows of more images would multiply no faster
@@ -85,12 +87,13 @@ class Machine:
         b = torch.randn(inner, outer, dtype=dtype, device=self._device)
         out = a @ b
         flops = 2 * self._rows * inner * outer
-        times = -(-FLOPS // flops)
+        times = -(-FLOPS[self._device] // flops)
         return times * flops / self._best(lambda: torch.mm(a, b, out=out), times)
 
     def _read(self) -> float:
         a, b = (torch.ones(READ, device=self._device) for _ in range(2))
-        return (a.nbytes + b.nbytes) / self._best(lambda: torch.dot(a, b), 1)
+        times = READINGS[self._device]
+        return times * (a.nbytes + b.nbytes) / self._best(lambda: torch.dot(a, b), times)
 
     def _best(self, call: Callable[[], Any], times: int) -> float:
         """Seconds of so many calls: the least of a few repeats."""

@@ -28,7 +28,6 @@ from pipeline.report.style import (
 LOOKS = {
     "ours": (GREEN, "o"),
     "ours_float16": (SKY, "v"),
-    "ours_onednn": (GREEN, "<"),
     "ours_bfloat16": (GREEN, "P"),
     "fusion_bench": (BLUE, "s"),
     "fusion_bench_onednn": (BLUE, ">"),

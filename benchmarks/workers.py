@@ -32,7 +32,11 @@ class Worker:
         self.facts: dict[str, Any] = {}
 
     def __enter__(self) -> "Worker":
-        self.facts = self._ask(self._order)
+        try:
+            self.facts = self._ask(self._order)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

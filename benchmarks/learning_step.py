@@ -1,7 +1,7 @@
 """Time the coefficient-learning step beside FusionBench's and a re-created authors' step.
 
-    python -m benchmarks.learning_step            # 45 minutes; writes figures, plot and page
-    python -m benchmarks.learning_step --quick    # some 8 minutes; writes figures to .cache/
+    python -m benchmarks.learning_step            # under an hour; writes figures, plot and page
+    python -m benchmarks.learning_step --quick    # some ten minutes; writes figures to .cache/
     python -m benchmarks.learning_step --report   # plot and page again from the figures
 
 Method, machine and figures: docs/performance.md.

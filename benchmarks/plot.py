@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.estimates import Estimate, Table, step_seconds
 from benchmarks.settings import METHODS
@@ -72,7 +72,9 @@ def _panel(axes: Axes, title: str, table: Table) -> None:
         _line(axes, guessed, _look(name) | {"linestyle": "", "markerfacecolor": "none"})
     axes.set(title=title, xlabel="Tasks", ylabel="CPU time per step (s)", yscale="log")
     axes.set_xticks(list(table))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _line(axes: Axes, points: list[tuple[int, Estimate]], look: Mapping[str, Any]) -> None:

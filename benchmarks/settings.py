@@ -100,7 +100,7 @@ class Plan:
 
     settings: tuple[Setting, ...]
     memory: tuple[tuple[str, int], ...]  # method and number of tasks, a fresh process each
-    free_gb: float = 16
+    free_gb: float = 17
 
 
 def _vit(tasks: int, rounds: int) -> Setting:
@@ -135,7 +135,6 @@ PLANS = {
     "quick": Plan(
         (
             *(_two_blocks(tasks, 1) for tasks in (2, 8, 14)),
-            _vit(2, 1).without(("authors",)),
             _vit(8, 1),
         ),
         _MEMORY[:3],

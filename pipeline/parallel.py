@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-# One process may compute for long while another waits for it. A process that died is noticed at
-# once all the same: its connections close, and whoever started the group ends the others.
+# One process may compute for long while another waits for it. A process that died is noticed all
+# the same: Gloo sees its connections close, and whoever started the group ends the others.
 PATIENCE = timedelta(days=1)
 AGAIN = "Running the same command again goes on from the last saved state."
 

@@ -106,16 +106,15 @@ def merge_seen(run: Stage, seed: int, split: str, method: str) -> dict[str, "Ten
     from pipeline.merging import merge_vectors
     from pipeline.merging.methods import METHODS
     from stages._inputs import vectors_of
-    from stages._learning import fit_data_of
+    from stages._learning import learned_on, processed
     from stages.merge import options_of
 
     seen = run.config.profile.generalization.splits[split].seen
-    options, data = options_of(run, method), None
-    if METHODS[method].reads("images"):
-        data = fit_data_of(run, seed, seen)
     vectors = vectors_of(run, seed, seen)
-    merged = merge_vectors(method, vectors, data=data, seed=seed, **options)
-    return merged.weights()
+    if METHODS[method].reads("images"):
+        learned = learned_on(run, seed, method, seen)
+        return processed(run, method, vectors).merged(learned.values)
+    return merge_vectors(method, vectors, seed=seed, **options_of(run, method)).weights()
 
 
 def summarise(split: Any, by_seed: list[dict[str, float]]) -> dict[str, Any]:

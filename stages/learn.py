@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from stages._learning import adapt_inputs, fit_data_of, options_of, working_vectors
+from stages._learning import adapt_inputs, fit_data_of, keep_of, options_of, working_vectors
 from stages._stage import DryRunOption, ProfileOption, Stage, say, stage
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
         jobs = [(seed, method) for seed in config.seeds for method in config.learn.methods]
         run.plan(
             f"{len(jobs)} sets of coefficients, schedule '{config.learn.schedule}', "
-            f"{len(config.tasks)} tasks x {config.learn.batch} images of '{split}' a step",
+            f"{len(config.tasks)} tasks x {config.learn.batch * config.learn.batches_per_task} images "
+            f"of '{split}' a step",
             parallel=True,
         )
         hits = sum(learn(run, seed, method) for seed, method in jobs)
@@ -76,7 +77,7 @@ def learn(run: Stage, seed: int, method: str) -> bool:
         return True
     labelled = METHODS[method].reads("labels")
     made_by = "pipeline.learning.selection" if labelled else "pipeline.learning.loop"
-    inputs = tune_inputs(run, seed) if labelled else adapt_inputs(run, seed, method)
+    inputs = tune_inputs(run, seed) if labelled else adapt_inputs(run, seed, method, config.tasks)
     entry = run.cache.entry("coefficients", made_by, inputs, ".safetensors")
     hit = run.group.agree(entry.exists())
     if not hit:
@@ -132,6 +133,8 @@ def tune(run: Stage, seed: int) -> "Coefficients":
 
 def adapt(run: Stage, seed: int, method: str, state: Path) -> "Coefficients":
     """AdaMerging of one variant."""
+    from dataclasses import replace
+
     from pipeline.learning import learn_coefficients
 
     config = run.config.profile
@@ -150,9 +153,10 @@ def adapt(run: Stage, seed: int, method: str, state: Path) -> "Coefficients":
             run.log({f"{method}/{seed}/entropy": total}, progress.step)
 
         data = fit_data_of(run, seed, config.tasks)
-        return learn_coefficients(
+        learned = learn_coefficients(
             vectors, data, options, seed=seed, state=state, on_step=on_step, group=run.group
         )
+    return replace(learned, facts={**learned.facts, "keep": keep_of(run, method)})
 
 
 def warn_of_collapse(method: str, seed: int, learned: "Coefficients") -> None:

@@ -46,6 +46,8 @@ def merge_all(run: Stage, seed: int) -> None:
             merged = with_coefficients(vectors, learned, options.get("keep", 1.0))
             if "granularity" not in options:
                 options = {"coefficient": round(learned.values.mean().item(), 4)}
+            elif "source" in learned.facts:  # a file: the options of learning had no part in it
+                options = {"keep": options["keep"], **learned.facts}
         else:
             merged = merge_vectors(method, vectors, seed=seed, **options)
         # Experts have a model per task: those files are there already.

@@ -198,9 +198,10 @@ def learn_adapted(
     from stages._learning import adapt_inputs, working_vectors
 
     asked = run.config.profile.robustness
-    place = ("coefficients", "pipeline.learning.loop", adapt_inputs(run, seed, method), "")
+    inputs = adapt_inputs(run, seed, method, run.config.profile.tasks)
+    clean = run.cache.entry("coefficients", "pipeline.learning.loop", inputs, "")
     changed = {
-        "learned_on_clean_images": run.cache.entry(*place).name,
+        "learned_on_clean_images": clean.name,
         "severity": asked.adapted.severity,
         "scale": asked.scale,
         "tasks": asked.tasks,

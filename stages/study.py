@@ -3,7 +3,7 @@
     python -m stages.study --profile study
 
 Not a stage of dvc.yaml: it explains the defaults, and no other stage reads what it writes. Killed,
-it goes on with the run of learning that it was in. docs/learning.md shows the figures.
+it goes on with the first run of learning that had not ended. docs/learning.md shows the figures.
 """
 
 from functools import cached_property

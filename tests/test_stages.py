@@ -152,3 +152,11 @@ def test_no_labels_are_stored_for_adapt(made):
         "eval": 12,
     }
     assert all(facts[split]["sha256"] == sha256(layout.images(0, "cars", split)) for split in facts)
+
+
+def test_generalization_learns_nothing_twice(project, monkeypatch, capsys):
+    metric = Layout(project, "ci").metric("generalization")
+    before = read_json(metric, "")
+    monkeypatch.setattr("pipeline.learning.learn_coefficients", None)  # all is in the cache
+    assert call("generalization", capsys)[0] == 0
+    assert read_json(metric, "") == before

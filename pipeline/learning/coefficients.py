@@ -17,15 +17,16 @@ class Coefficients:
     """Merging coefficients and the history of their learning.
 
     `values`: [layers, tasks], or [1, tasks] where all tensors share them. `history`: `loss`
-    [steps], `entropy` [steps, tasks] in nats, `coefficients` [steps, tasks] (means over layers),
-    each as it was when a step began; empty where nothing was learned step by step.
+    [steps], `entropy` [steps, tasks] in nats, `share` [steps, tasks] of the most frequent predicted
+    class, `coefficients` [steps, tasks] (means over rows), each as it was when a step began, and
+    `progress` [steps] of each step, 0 for the last; empty where nothing was learned step by step.
     """
 
     values: Tensor
     tasks: tuple[str, ...]
     layers: tuple[str, ...]  # tensor names, or ("*",) for one row
     history: Mapping[str, Tensor]
-    facts: Mapping[str, Any]  # options, seconds, images per second
+    facts: Mapping[str, Any]  # options, steps, seconds, what ended it early
 
 
 def save_coefficients(path: Path, learned: Coefficients) -> None:

@@ -1,7 +1,9 @@
 """How many images fit into memory at once, and what to do when they did not."""
 
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,12 +12,14 @@ from torch import Tensor
 
 from pipeline.clip import ImageEncoder
 from pipeline.errors import UserError
+from pipeline.learning.store import BLOCK
 from pipeline.vectors import TaskVectors
 
 GB = 1e9
 # What a backward pass needs beyond what the forward pass kept: gradients of a few activations.
 BACKWARD = 1.25
 SHARE = 0.9  # of the free memory that a step may take
+LESS = "keep the task vectors in less memory: learn.vectors: float16 or mapped."
 
 
 class Piece(NamedTuple):
@@ -70,13 +74,25 @@ def within_memory(run: Callable[[int | None], None], chunk: int | None, images: 
             raise
     raise UserError(
         f"Memory ran out with {max(smaller, 1)} images at a time. Set learn.memory_gb to what "
-        "is free, or keep the task vectors in less: learn.vectors: float16 or mapped."
+        "is free, or " + LESS
     )
 
 
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether torch says that an allocation failed, on a GPU or on a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    said = "can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED"
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in said)
+
+
+@contextmanager
+def room_for(what: str, advice: str) -> Iterator[None]:
+    """Turn running out of memory within the block into `UserError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(f"There is no memory for {what}. {advice}") from None
 
 
 def images_within(
@@ -92,7 +108,8 @@ def images_within(
     if budget_gb is None and free is None:
         return None
     fixed = step_bytes(encoder, vectors)
-    one, two = (activation_bytes(encoder, image.expand(count, -1, -1, -1)) for count in (1, 2))
+    with room_for("two images at a time", LESS):
+        one, two = (activation_bytes(encoder, image.expand(count, -1, -1, -1)) for count in (1, 2))
     each = BACKWARD * (two - one)
     fixed += max(0, 2 * one - two)  # kept once, however many images: weights in lower precision
     if budget_gb is not None:
@@ -105,7 +122,7 @@ def images_within(
         raise UserError(
             f"{available / GB:.3g} GB are too little for one image: weights, task vectors and one "
             f"image's activations take {_up((fixed + each) / GB)} GB. Raise learn.memory_gb, or "
-            "keep the task vectors in less: learn.vectors: float16 or mapped."
+            + LESS
         )
     return images
 
@@ -113,12 +130,15 @@ def images_within(
 def free_bytes(device: torch.device) -> int | None:
     """Memory that is free for more tensors; None where the system does not tell."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # What torch keeps of earlier tensors is free for new ones.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    # Processes that torchrun starts on one machine share its memory.
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        return next(
-            1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")
-        )
+        free = next(line for line in lines if line.startswith("MemAvailable"))
+        return 1024 * int(free.split()[1]) // processes
     except (OSError, StopIteration):
         return None
 
@@ -130,8 +150,15 @@ def _up(value: float) -> str:
 
 
 def step_bytes(encoder: ImageEncoder, vectors: TaskVectors) -> int:
-    """Bytes of a step without activations: `held_bytes` and the largest gradient."""
-    return held_bytes(encoder, vectors) + max(weight.nbytes for weight in encoder.parameters())
+    """Bytes of a step without activations: `held_bytes`, the largest gradient, and the part of
+    the task vectors that is converted at a time where they are kept otherwise than used.
+    """
+    weights, delta = list(encoder.parameters()), next(iter(vectors.deltas.values()))
+    largest = max(weights, key=lambda weight: weight.nbytes)
+    alike = delta.dtype == largest.dtype and delta.device == largest.device
+    entries = 0 if alike else min(BLOCK.get(largest.device.type, 0), largest.numel())
+    converted = len(vectors.tasks) * entries * largest.itemsize
+    return held_bytes(encoder, vectors) + largest.nbytes + converted
 
 
 def held_bytes(encoder: ImageEncoder, vectors: TaskVectors) -> int:

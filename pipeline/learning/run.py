@@ -65,7 +65,7 @@ class Run:
         self._before = step.raw.detach().clone()  # the raw values before the last update
         self._seconds = 0.0
         if state is not None and state.exists():
-            self._restore(load_weights(state, "python -m stages.learn"))
+            self._restore(load_weights(state, "the same command"))
         self._since = self._saved = time.monotonic()
 
     @property
@@ -151,10 +151,9 @@ class Run:
             return
         tasks = ", ".join(self._tasks[task] for task in bad)
         what = f"loss of {tasks}" if bad else "gradient"
-        kept = ""
         if self._saves:
             self._save()
-            kept = f" The state before this step is kept in {self._state}."
+        kept = f" The state before this step is kept in {self._state}." if self._state else ""
         raise UserError(
             f"The {what} is not a finite number at step {self.done + 1}. Check the images and "
             f"experts{' of ' + tasks if bad else ''}, or lower learn.lr.{kept}"
@@ -173,6 +172,8 @@ class Run:
         moments = self._optimizer.state.get(self._step.raw, {})
         tensors = {
             "raw": self._step.raw,
+            # Sums of other chunks are rounded otherwise.
+            "chunk": torch.tensor(self._step.chunk or 0),
             "before": self._before,
             "seconds": torch.tensor(self._elapsed(), dtype=torch.float64),
             **{f"guard_{name}": tensor for name, tensor in self._guard.state().items()},
@@ -187,6 +188,7 @@ class Run:
         with torch.no_grad():
             raw.copy_(saved["raw"])
             self._before.copy_(saved["before"])
+        self._step.chunk = int(saved["chunk"]) or None
         self.done = len(saved["loss"])
         moments = {
             name.removeprefix("moment_"): tensor

@@ -13,6 +13,7 @@ from killable import STEPS, learn, until_killed
 
 from pipeline.checkpoints import load_weights
 from pipeline.errors import CheckpointError
+from pipeline.learning import LearningOptions, learn_coefficients
 
 CHOICES = {
     "paper": {"schedule": "paper"},
@@ -142,3 +143,28 @@ def test_nothing_is_saved_without_a_file(saves, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     learn({"steps": 2})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_goes_on_with_the_chunks_it_began_with(vectors, fit_data, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(progress):
+        if progress.step == 3:
+            raise Killed
+
+    monkeypatch.setattr("pipeline.learning.run.SECONDS_BETWEEN_SAVES", 0.0)
+    options, state = LearningOptions(steps=6, batch=4), tmp_path / "state.safetensors"
+    monkeypatch.setattr("pipeline.learning.loop.images_within", lambda *given: 5)
+    wanted = learn_coefficients(vectors, fit_data, options)
+    with pytest.raises(Killed):
+        learn_coefficients(vectors, fit_data, options, state=state, on_step=die)
+    # There is more room now, and sums over larger chunks would be rounded otherwise.
+    monkeypatch.setattr("pipeline.learning.loop.images_within", lambda *given: None)
+    counts = []
+    hook = fit_data.encoder.register_forward_hook(
+        lambda m, i, features: counts.append(len(features))
+    )
+    same(learn_coefficients(vectors, fit_data, options, state=state), wanted)
+    hook.remove()
+    assert max(counts) <= 5

@@ -115,7 +115,7 @@ def _own_coefficients(
     trimmed = kept.facts.get("keep", 1.0) < 1
     if trimmed != (METHODS[method].defaults.get("keep", 1.0) < 1):
         raise UserError(
-            f"{path} holds coefficients of {'TIES-processed' if trimmed else 'plain'} task vectors, "
+            f"{path} is for {'TIES-processed' if trimmed else 'plain'} task vectors, "
             f"which '{method}' does not take: name a file of that method, or {_instead(method)}."
         )
     values = kept.values[:, _columns(path, kept.tasks, tasks, method)]

@@ -38,10 +38,10 @@ def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
         for given in config.learn.coefficients.values():
             check_file(run.config.root / given.path, given.sha256)
         jobs = [(seed, method) for seed in config.seeds for method in config.learn.methods]
+        images = config.learn.batch * config.learn.batches_per_task
         run.plan(
             f"{len(jobs)} sets of coefficients, schedule '{config.learn.schedule}', "
-            f"{len(config.tasks)} tasks x {config.learn.batch * config.learn.batches_per_task} images "
-            f"of '{split}' a step",
+            f"{len(config.tasks)} tasks x {images} images of '{split}' a step",
             parallel=True,
         )
         hits = sum(learn(run, seed, method) for seed, method in jobs)

@@ -194,9 +194,9 @@ def test_processes_share_the_memory_of_a_machine(monkeypatch):
     ],
 )
 def test_no_room_is_said_in_a_sentence(message):
-    with pytest.raises(UserError, match=r"^There is no memory for the vectors\. Buy some\.$"):
-        with room_for("the vectors", "Buy some."):
-            raise RuntimeError(message)
+    says = r"^There is no memory for the vectors\. Buy some\.$"
+    with pytest.raises(UserError, match=says), room_for("the vectors", "Buy some."):
+        raise RuntimeError(message)
     with pytest.raises(RuntimeError, match="shapes"), room_for("the vectors", ""):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 

@@ -26,7 +26,7 @@ def project(tmp_path_factory):
     profile["tasks"] = profile["robustness"]["tasks"] = TASKS
     profile["robustness"]["tasks"] = TASKS[:1]
     profile["generalization"]["splits"] = {"unseen_mnist": {"seen": ["cars"], "unseen": ["mnist"]}}
-    profile["learn"].update(methods=["adamerging_layerwise"], steps=800, batch=4)
+    profile["learn"].update(methods=["adamerging_layerwise"], schedule="paper", steps=800, batch=4)
     profile["robustness"]["adapted"]["methods"] = []
     (root / "profiles").mkdir()
     (root / "profiles" / "two.yaml").write_text(yaml.safe_dump(profile))

@@ -141,7 +141,7 @@ def test_generated_blocks_are_fresh(page: str):
     ):
         there = Layout(ROOT, profile).metrics.is_dir()
         blocks[name] = made(load_config(ROOT, profile), Layout(ROOT, profile)) if there else None
-    blocks |= benchmark_blocks(TEXTS[page])  # tests/test_benchmarks.py holds these
+    blocks |= benchmark_blocks(TEXTS[page])  # tests/test_benchmark_page.py holds these
     assert fill(TEXTS[page], blocks, page) == TEXTS[page], "run 'make readme'"
 
 

@@ -1,6 +1,6 @@
 """Time the coefficient-learning step beside FusionBench's and a re-created authors' step.
 
-    python -m benchmarks.learning_step            # under an hour; writes figures, plot and page
+    python -m benchmarks.learning_step            # about an hour; writes figures, plot and page
     python -m benchmarks.learning_step --quick    # some ten minutes; writes figures to .cache/
     python -m benchmarks.learning_step --report   # plot and page again from the figures
 

@@ -183,8 +183,14 @@ def settle(figure: Figure) -> None:
 
 def save(plot: Plot, folder: Path) -> None:
     """Write the figure as PNG, and its data as JSON beside it."""
-    with replacing(folder / f"{plot.name}.png") as temporary:
-        plot.figure.savefig(
+    save_png(plot.figure, folder / f"{plot.name}.png")
+    write_json(folder / f"{plot.name}.json", plot.data)
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure on white, the same bytes for the same figure."""
+    with replacing(path) as temporary:
+        figure.savefig(
             temporary,
             dpi=DPI,
             facecolor="white",
@@ -192,7 +198,6 @@ def save(plot: Plot, folder: Path) -> None:
             pad_inches=0.15,
             metadata={"Software": None},
         )
-    write_json(folder / f"{plot.name}.json", plot.data)
 
 
 def inline_svg(plot: Plot) -> str:

@@ -10,18 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from pipeline.files import read_json, replacing
+from pipeline.files import read_json
 from pipeline.layout import Layout
 from pipeline.merging.methods import METHODS
 from pipeline.report.style import (
     BLUE,
-    DPI,
     GREEN,
     MUTED,
     PAGE_WIDTH,
     VERMILLION,
     drawing,
     new_figure,
+    save_png,
     settle,
 )
 from pipeline.study.objectives import PLAIN
@@ -43,15 +43,7 @@ def draw_studies(layout: Layout, folder: Path) -> int:
         for name in there:
             figure = drawers[name](read_json(layout.metric(name), COMMAND))
             settle(figure)
-            with replacing(folder / f"learning_{name}.png") as temporary:
-                figure.savefig(
-                    temporary,
-                    dpi=DPI,
-                    facecolor="white",
-                    bbox_inches="tight",
-                    pad_inches=0.15,
-                    metadata={"Software": None},
-                )
+            save_png(figure, folder / f"learning_{name}.png")
     return len(there)
 
 

@@ -15,15 +15,15 @@ from typing import Any
 from benchmarks.settings import CLOCK
 from pipeline.errors import UserError, unknown
 from pipeline.files import write_text
-from stages._stage import say
+from stages._progress import say
 
 FOLDER = ".venv-bench"
 
 
 def requirements() -> tuple[str, ...]:
-    """What the peers need: one release, and torch and open_clip just as they are here."""
+    """What the peers need: one release each, and torch and open_clip just as they are here."""
     same = [f"{name}=={version(name).split('+')[0]}" for name in ("torch", "open_clip_torch")]
-    return ("fusion-bench==0.2.33", *same)
+    return ("fusion-bench==0.2.33", "imagecorruptions-imaug==1.1.5", *same)
 
 
 def peers_python(root: Path) -> Path:

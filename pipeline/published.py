@@ -39,6 +39,7 @@ _EACH_BLOCK = (
     *("attn.out_proj.weight", "attn.out_proj.bias", "ln_2.weight", "ln_2.bias"),
     *("mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight", "mlp.c_proj.bias"),
 )
+_PROCESSED = {"none": "plain", "ties": "TIES-processed", "awd": "AWD-processed"}
 _TEXT_BEFORE = 3  # positional_embedding, text_projection, logit_scale
 _TEXT_AFTER = 3  # token_embedding.weight, ln_final.weight, ln_final.bias
 
@@ -112,10 +113,10 @@ def _own_coefficients(
             f"{path} holds coefficients of granularity '{found}' where '{method}' takes '{asked}': "
             f"name a file of that method, or {_instead(method)}."
         )
-    trimmed = kept.facts.get("keep", 1.0) < 1
-    if trimmed != (METHODS[method].defaults.get("keep", 1.0) < 1):
+    made = kept.facts.get("processing", "none")
+    if made != METHODS[method].defaults.get("processing", "none"):
         raise UserError(
-            f"{path} is for {'TIES-processed' if trimmed else 'plain'} task vectors, "
+            f"{path} is for {_PROCESSED.get(made, made)} task vectors, "
             f"which '{method}' does not take: name a file of that method, or {_instead(method)}."
         )
     values = kept.values[:, _columns(path, kept.tasks, tasks, method)]

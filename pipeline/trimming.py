@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, positive
 
 from pipeline.checkpoints.writing import Lazy, kinds_of
-from pipeline.vectors import TaskVectors
+from pipeline.vectors import TaskVectors, columns
 
 SAMPLE = 2**18  # entries that the threshold is guessed from
 SPREAD = 5  # standard deviations of a rank in the sample, to either side of the guess
@@ -26,33 +26,48 @@ def trimmed(vectors: TaskVectors, keep: float) -> TaskVectors:
     (more where magnitudes are equal); of those, the ones whose sign is that of their sum over
     tasks. Where the sum is zero, the sign that most of the entries' sums have decides.
     """
-    least = smallest_kept(vectors.deltas, keep)
-    majority = sum(_balance(vectors.deltas[name], least) for name in vectors.deltas)
-    if_none = torch.tensor(majority).sign()
-
-    def agreeing(columns: Tensor) -> Tensor:
-        large = _large(columns, least)
-        elected = large.sum(0).sign()
-        elected[elected == 0] = if_none.to(elected)
-        return large * (large.sign() == elected)
+    kept, kinds = elected(vectors, keep), kinds_of(vectors.deltas)
 
     def make(name: str) -> Tensor:
-        delta = vectors.deltas[name]
-        parts = [agreeing(columns) for columns in _columns(delta).split(COLUMNS, dim=1)]
-        return torch.cat(parts, dim=1).view(delta.shape)
+        made, begin = None, 0
+        for block in columns(vectors.deltas, name, COLUMNS):
+            if made is None:  # not before: now dtype and device are known
+                made = block.new_empty(kinds[name].shape)
+            end = begin + block.shape[1]
+            _columns(made)[:, begin:end] = kept(block)
+            begin = end
+        return vectors.deltas[name] if made is None else made  # as it is where it has no entries
 
-    return replace(vectors, deltas=Lazy(kinds_of(vectors.deltas), make))
+    return replace(vectors, deltas=Lazy(kinds, make))
 
 
-def _balance(delta: Tensor, least: Tensor) -> int:
+def elected(vectors: TaskVectors, keep: float) -> Callable[[Tensor], Tensor]:
+    """Of some columns of the task vectors [tasks, n], what `trimmed` leaves of them [tasks, n].
+
+    The call reads the task vectors three times, to find the thresholds and the majority.
+    """
+    least = smallest_kept(vectors.deltas, keep)
+    majority = sum(_balance(vectors.deltas, name, least) for name in vectors.deltas)
+    if_none = torch.tensor(majority).sign()
+
+    def agreeing(block: Tensor) -> Tensor:
+        large = _large(block, least)
+        sign = large.sum(0).sign()
+        sign[sign == 0] = if_none.to(sign)
+        return large * (large.sign() == sign)
+
+    return agreeing
+
+
+def _balance(deltas: Mapping[str, Tensor], name: str, least: Tensor) -> int:
     """How many more of the sums over tasks are positive than negative, after trimming."""
-    parts = _columns(delta).split(COLUMNS, dim=1)
-    return sum(int(_large(columns, least).sum(0).sign().sum()) for columns in parts)
+    blocks = columns(deltas, name, COLUMNS)
+    return sum(int(_large(block, least).sum(0).sign().sum()) for block in blocks)
 
 
-def _large(columns: Tensor, least: Tensor) -> Tensor:
-    """`columns` [tasks, n] with zeros for entries below each task's `least` magnitude."""
-    return columns * (columns.abs() >= least.to(columns)[:, None])
+def _large(block: Tensor, least: Tensor) -> Tensor:
+    """`block` [tasks, n] with zeros for entries below each task's `least` magnitude."""
+    return block * (block.abs() >= least.to(block)[:, None])
 
 
 def smallest_kept(deltas: Mapping[str, Tensor], keep: float) -> Tensor:
@@ -77,24 +92,46 @@ def order_statistics(
     lie, and those few are sorted.
     """
     total = entries(rows)
-    stride = max(1, total // SAMPLE)
-    # Cloned, as what is a view would keep the whole tensor.
-    sample = torch.cat([key(_columns(rows[name])[:, ::stride].clone()) for name in rows], dim=1)
-    sample = sample.sort(dim=1).values
+    sample = _sample(rows, max(1, total // SAMPLE), key).sort(dim=1).values
     brackets = [_Bracket(*_bounds(sample, place / total)) for place in places]
     for name in rows:
-        _fill(brackets, rows[name], key)
+        _fill(brackets, rows, name, key)
     found = []
     for place, bracket in zip(places, brackets, strict=True):
         those = bracket.at(place)
         if those is None:  # the sample was no fair one: sort all
             bracket = _Bracket(*_bounds(sample[:, :0], 0.0))
             for name in rows:
-                _fill([bracket], rows[name], key)
+                _fill([bracket], rows, name, key)
             those = bracket.at(place)
         assert those is not None
         found.append(those)
     return torch.stack(found)
+
+
+def _sample(rows: Mapping[str, Tensor], stride: int, key: Callable[[Tensor], Tensor]) -> Tensor:
+    """Each row's keys at random places, one in `stride` [rows, size].
+
+    Not at regular ones: every 64th entry of a matrix lies in few of its columns, which may differ.
+    """
+    generator = torch.Generator().manual_seed(0)
+    most = sum(-(-math.prod(kind.shape[1:]) // stride) for kind in kinds_of(rows).values())
+    most += entries(rows) // COLUMNS  # what is rounded up for every block
+    sample, end = None, 0
+
+    def some(block: Tensor) -> Tensor:
+        width = block.shape[1]
+        places = torch.randint(width, (-(-width // stride),), generator=generator)
+        return key(block[:, places.to(block.device)])
+
+    for name in rows:
+        for keys in map(some, columns(rows, name, COLUMNS)):
+            # One piece of memory: small ones between large tensors would keep it in shreds.
+            sample = keys.new_empty((len(keys), most)) if sample is None else sample
+            begin, end = end, end + keys.shape[1]
+            sample[:, begin:end] = keys
+    assert sample is not None
+    return sample[:, :end]
 
 
 def ranked(values: Tensor, places: Sequence[int]) -> Tensor:
@@ -126,9 +163,14 @@ def _bounds(sample: Tensor, share: float) -> tuple[Tensor, Tensor]:
     return low, high
 
 
-def _fill(brackets: list["_Bracket"], part: Tensor, key: Callable[[Tensor], Tensor]) -> None:
-    for columns in _columns(part).split(COLUMNS, dim=1):
-        for row, keys in enumerate(key(columns)):
+def _fill(
+    brackets: list["_Bracket"],
+    rows: Mapping[str, Tensor],
+    name: str,
+    key: Callable[[Tensor], Tensor],
+) -> None:
+    for block in columns(rows, name, COLUMNS):
+        for row, keys in enumerate(key(block)):
             for bracket in brackets:
                 bracket.take(row, keys)
 
@@ -142,7 +184,8 @@ class _Bracket:
     def __init__(self, low: Tensor, high: Tensor) -> None:
         self.low, self.high = low, high
         self.below, self.at_low, self.at_high = ([0] * len(low) for _ in range(3))
-        self.between: list[list[Tensor]] = [[] for _ in low]
+        # As bytes: a tensor for each find would lie between large ones and keep memory in shreds.
+        self.between = [bytearray() for _ in low]
 
     def take(self, row: int, keys: Tensor) -> None:
         low, high = self.low[row], self.high[row]
@@ -152,13 +195,15 @@ class _Bracket:
         at_low = int((near == low).count_nonzero())
         self.at_low[row] += at_low
         self.at_high[row] += len(near) - len(between) - at_low
-        self.between[row].append(between)
+        self.between[row] += between.cpu().numpy().tobytes()
 
     def at(self, place: int) -> Tensor | None:
         """Each row's key at `place`; None if one does not lie within the bounds."""
         found = []
-        for row, parts in enumerate(self.between):
-            those = torch.cat(parts)
+        for row, stored in enumerate(self.between):
+            those = self.low.new_empty(0)
+            if stored:
+                those = torch.frombuffer(stored, dtype=self.low.dtype).to(self.low.device)
             left = place - self.below[row] - self.at_low[row]
             if not -self.at_low[row] <= left < len(those) + self.at_high[row]:
                 return None

@@ -218,10 +218,13 @@ def test_an_own_file_that_does_not_fit_is_refused(vectors, tmp_path):
     refused(path, "granularity 'task' where 'adamerging_layerwise'", LAYERWISE, TASKS, encoder)
 
 
-@pytest.mark.parametrize(("keep", "method"), [(0.2, LAYERWISE), (1.0, f"{LAYERWISE}_pp")])
-def test_trimmed_and_plain_vectors_do_not_mix(tmp_path, keep, method):
+@pytest.mark.parametrize(
+    ("processing", "method"),
+    [("ties", LAYERWISE), ("none", f"{LAYERWISE}_pp"), ("ties", f"{LAYERWISE}_awd")],
+)
+def test_trimmed_and_plain_vectors_do_not_mix(tmp_path, processing, method):
     path = tmp_path / "own.safetensors"
-    facts = {"granularity": "layer", "keep": keep}
+    facts = {"granularity": "layer", "processing": processing}
     save_coefficients(path, Coefficients(torch.ones(1, 8), COLUMNS, ("visual.a",), {}, facts))
     refused(path, "task vectors, which", method, encoder={"visual.a": torch.ones(1)})
 

@@ -57,10 +57,11 @@ def test_params_name_the_profile_and_an_argument_overrides(root):
     assert load_config(root, "other").name == "other"
 
 
-def test_the_miniature_runs_every_task_and_method():
-    config = load_config(ROOT, "mini")
+def test_the_miniature_runs_every_task_and_the_study_every_method():
+    assert load_config(ROOT, "mini").profile.tasks == task_names("mini")
+    config = load_config(ROOT, "study")
     assert config.profile.tasks == task_names("mini")
-    assert set(config.methods) == set(METHODS)
+    assert set(config.methods) == set(METHODS) - {"slerp"}  # which merges two experts
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,8 @@ def test_unknown_keys_come_with_a_suggestion(changed, path, suggested):
         ("learn.batch", float("inf")),
         ("learn.grid", [float("nan")]),
         ("learn.initial", 1.5),
-        ("merge.keep", 0),
+        ("learn.keep", 0),
+        ("merge.options", {"ties": 0.2}),
         ("experts.finetuning.lr", -1e-3),
         ("checkpoint.sha256", "abc"),
         ("checkpoint.family", "minni"),
@@ -129,11 +131,18 @@ def test_missing_keys_are_named(changed, path):
         ("robustness.tasks", ["catrs"], "'catrs'. Did you mean cars?"),
         ("robustness.corruptions", ["pixellate"], "'pixellate'. Did you mean pixelate"),
         ("merge.methods", ["ties_merging"], "'ties_merging'. Did you mean ties?"),
-        ("merge.methods", ["adamerging_layerwise"], "read weights only) 'adamerging_layerwise'."),
+        (
+            "merge.methods",
+            ["adamerging_layerwise"],
+            "that learn no coefficients) 'adamerging_layerwise'.",
+        ),
         ("learn.methods", ["adamerging_layer"], "Did you mean adamerging_layerwise"),
-        ("learn.methods", ["ties"], "read images) 'ties'."),
+        ("learn.methods", ["ties"], "that learn coefficients) 'ties'."),
+        ("merge.options", {"tise": {"keep": 0.1}}, "in merge.options 'tise'. Did you mean ties"),
+        ("merge.options", {"dare": {"drop": 0.1}}, "(of those in 'merge') in merge.options 'dare'"),
+        ("merge.options", {"ties": {"kep": 0.1}}, "option of ties 'kep'. Did you mean keep?"),
         ("robustness.adapted.methods", ["ties"], "without labels) 'ties'."),
-        ("generalization.methods", ["tie"], "'tie'. Did you mean ties?"),
+        ("generalization.methods", ["tie"], "'tie'. Did you mean ties"),
         ("generalization.methods", ["experts"], "(of those with one model, without labels)"),
         ("generalization.methods", ["task_arithmetic_tuned"], "'task_arithmetic_tuned'."),
         (
@@ -148,6 +157,26 @@ def test_unknown_names_come_with_a_suggestion(changed, path, value, sentence):
         changed(path, value)
     assert str(error.value).startswith("profiles/mini.yaml: Unknown")
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("merge.options", {"ties": {"keep": 1.5}}, "ties: keep is 1.5: give a number above 0"),
+        ("merge.options", {"ties": {"keep": "x"}}, "ties: keep is 'x': give a number above 0"),
+        ("merge.methods", ["slerp"], "slerp merges 2 experts, and here are 8"),
+    ],
+)
+def test_options_of_merging_are_checked(changed, path, value, sentence):
+    with pytest.raises(UserError) as error:
+        changed(path, value)
+    assert str(error.value).startswith("profiles/mini.yaml: ")
+    assert sentence in str(error.value)
+
+
+def test_an_option_without_a_dot_is_a_number(changed):
+    found = changed("merge.options", {"task_arithmetic": {"coefficient": "3e-1"}})
+    assert found.merge.options["task_arithmetic"] == {"coefficient": 0.3}
 
 
 def test_tasks_of_robustness_must_be_tasks_of_the_profile(changed):

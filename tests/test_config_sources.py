@@ -59,11 +59,17 @@ def test_there_is_a_profile_for_every_tower_family_and_number_of_tasks():
             found.setdefault((tower, profile.checkpoint.family), []).append(len(profile.tasks))
             assert profile.experts.backbone == tower
     towers = ("ViT-B-32", "ViT-B-16", "ViT-L-14")
-    assert {key: sorted(counts) for key, counts in found.items()} == {
+    wanted = {
         (tower, family): [8] if family == "original" else [8, 14, 20]
         for tower in towers
         for family in ("hf", "original", "tall_masks")
     }
+    for family in ("hf", "original"):  # robustness is printed of four merged tasks
+        wanted["ViT-B-32", family].insert(0, 4)
+        name = "vit-b-32-4" if family == "hf" else "vit-b-32-original-4"
+        four = load_config(ROOT, name).profile
+        assert four.tasks == four.robustness.tasks == ("cars", "eurosat", "resisc45", "gtsrb")
+    assert {key: sorted(counts) for key, counts in found.items()} == wanted
 
 
 def test_a_lock_is_no_profile(tmp_path):

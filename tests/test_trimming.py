@@ -54,10 +54,10 @@ def test_a_key_sees_the_entries_of_all_rows(sample):
 
 
 def test_an_unfair_sample_only_costs_time(monkeypatch):
-    # Every tenth entry is large, and these are all that the sample sees.
+    # The guess is taken for exact, which it is not.
     monkeypatch.setattr(trimming, "SAMPLE", 1000)
+    monkeypatch.setattr(trimming, "SPREAD", 0)
     part = torch.rand(2, 10_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    part[:, ::10] += 5
     passes = []
     fill = trimming._fill
     monkeypatch.setattr(trimming, "_fill", lambda *of: (passes.append(1), fill(*of)))
@@ -66,17 +66,36 @@ def test_an_unfair_sample_only_costs_time(monkeypatch):
     assert len(passes) == 2
 
 
+def test_a_matrix_whose_columns_differ_takes_one_pass(monkeypatch):
+    # A regular sample would lie in few of its columns.
+    monkeypatch.setattr(trimming, "SAMPLE", 1000)
+    generator = torch.Generator().manual_seed(0)
+    part = torch.rand(2, 1000, 64, generator=generator) * torch.linspace(0.1, 10, 64)
+    passes = []
+    fill = trimming._fill
+    monkeypatch.setattr(trimming, "_fill", lambda *of: (passes.append(1), fill(*of)))
+    found = order_statistics({"w": part}, [51_200], torch.abs)
+    np.testing.assert_array_equal(found[0], np.sort(part.flatten(1).numpy(), axis=1)[:, 51_200])
+    assert len(passes) == 1
+
+
 def test_few_entries_are_kept_of_a_pass(monkeypatch):
     # Also where nearly all are equal: what repeats is counted.
     monkeypatch.setattr(trimming, "SAMPLE", 2000)
     part = torch.zeros(1, 200_000)
     part[0, ::100] = torch.rand(2000, generator=torch.Generator().manual_seed(0))
     kept = []
-    cat = torch.cat
-    monkeypatch.setattr(torch, "cat", lambda parts, **of: kept.append(cat(parts, **of)) or kept[-1])
-    found = order_statistics({"w": part[:, 1:], "v": part[:, :1]}, [1000, 100_000])
-    assert found.flatten().tolist() == [0.0, 0.0]
-    assert max(map(torch.numel, kept)) <= 2 * 2000  # the sample is the longest
+    at = trimming._Bracket.at
+
+    def noted(bracket, place):
+        kept.extend(len(stored) // 4 for stored in bracket.between)
+        return at(bracket, place)
+
+    monkeypatch.setattr(trimming._Bracket, "at", noted)
+    found = order_statistics({"w": part[:, 1:], "v": part[:, :1]}, [1000, 100_000, 199_000])
+    assert found[:2].flatten().tolist() == [0.0, 0.0]
+    assert found[2] == part.sort().values[0, 199_000]
+    assert 0 < max(kept) <= 2000
 
 
 @pytest.mark.parametrize("keep", [0.2, 0.999, 1.0, 1e-9])

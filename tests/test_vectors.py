@@ -9,7 +9,7 @@ import torch
 from pipeline.checkpoints.writing import Lazy, kinds_of
 from pipeline.errors import UserError
 from pipeline.similarity import inner_products, length
-from pipeline.vectors import TaskVectors, stacked
+from pipeline.vectors import TaskVectors, columns, pieces, stacked
 
 
 def same(found, wanted):
@@ -104,3 +104,83 @@ def test_inner_products_are_those_of_whole_vectors(vectors):
     rows = [{k: v[row].numpy() for k, v in vectors.deltas.items()} for row in range(3)]
     np.testing.assert_allclose(inner_products(rows), (flat @ flat.T).numpy(), rtol=1e-12)
     assert length(rows[0]) == pytest.approx(flat[0].norm().item(), rel=1e-12)
+
+
+def lazily(vectors, reads):
+    """The same between models that note in `reads` who is read: (task or None, name)."""
+
+    def model(task):
+        held = vectors.expert(task) if task else vectors.pretrained
+        return Lazy(kinds_of(held), lambda name: (reads.append((task, name)), held[name])[1])
+
+    return TaskVectors.between(model(None), {task: model(task) for task in vectors.tasks})
+
+
+def test_one_tasks_vector_is_read_alone(vectors):
+    reads = []
+    lazy = lazily(vectors, reads)
+    own = lazy.of("mnist")
+    assert list(own) == list(vectors.layers) and kinds_of(own) == kinds_of(vectors.pretrained)
+    assert reads == []
+    found = {name: own[name] for name in own}
+    assert set(reads) == {(task, name) for task in (None, "mnist") for name in vectors.layers}
+    assert len(reads) == len(set(reads))
+    for name, tensor in found.items():
+        assert torch.equal(tensor, lazy.deltas[name][1])
+    same(lazy.expert("mnist"), {n: vectors.pretrained[n] + found[n] for n in found})
+
+
+def test_one_tasks_vector_of_what_is_held_or_stacked(vectors):
+    parts = [{name: delta[row] for name, delta in vectors.deltas.items()} for row in range(3)]
+    stack = TaskVectors(vectors.tasks, vectors.pretrained, stacked(vectors.layers, parts))
+    for row, task in enumerate(vectors.tasks):
+        same(vectors.of(task), parts[row])
+        same(stack.of(task), parts[row])
+    half = vectors.half()
+    assert half.of("cars")["visual.proj"].dtype == torch.float16
+    assert half.expert("cars")["visual.proj"].dtype == torch.float32
+
+
+def kept_in_every_way(vectors):
+    """The same task vectors: in memory, stacked of parts, and between models."""
+    parts = [{name: delta[row] for name, delta in vectors.deltas.items()} for row in range(3)]
+    between = lazily(vectors, [])
+    return {
+        "held": (vectors.deltas, vectors.deltas),
+        "stacked": (stacked(vectors.layers, parts), vectors.deltas),
+        "between": (between.deltas, {name: between.deltas[name] for name in between.deltas}),
+    }
+
+
+@pytest.mark.parametrize("size", [1, 100, 2**15])
+@pytest.mark.parametrize("way", ["held", "stacked", "between"])
+def test_pieces_and_columns_are_the_whole_stack(vectors, way, size):
+    deltas, wanted = kept_in_every_way(vectors)[way]
+    for name in ["visual.class_embedding", "visual.proj"]:
+        flat = wanted[name].flatten(1)
+        found = torch.full_like(flat, torch.nan)
+        rows = []
+        for row, at, values in pieces(deltas, name, size):
+            rows.append(row)
+            assert len(values) <= size
+            found[row, at] = values
+        assert rows == sorted(rows)
+        assert torch.equal(found, flat)
+        blocks = list(columns(deltas, name, size))
+        assert max(block.shape[1] for block in blocks) <= size
+        assert torch.equal(torch.cat(blocks, dim=1), flat)
+
+
+def test_pieces_of_models_hold_one_task_at_a_time(vectors):
+    reads = []
+    lazy = lazily(vectors, reads)
+    for row, _, _ in pieces(lazy.deltas, "visual.proj", 50):
+        assert [task for task, _ in reads] == [None, *vectors.tasks[: row + 1]]
+
+
+def test_entrywise_changes_are_those_of_whole_tensors(vectors):
+    def largest(delta):
+        return delta.abs().amax(dim=0)
+
+    wanted = vectors.changed(lambda name, delta: largest(delta))
+    same(vectors.changed_entrywise(largest), wanted)

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pipeline.config.corrupted import check_corrupted
 from pipeline.config.names import check_names
 from pipeline.config.sections import Params, Profile, Section, Split
 from pipeline.config.sources import check_sources
@@ -69,6 +70,7 @@ def load_config(root: Path, profile: str | None = None) -> Config:
     try:
         check_names(parsed)
         check_sources(parsed)
+        check_corrupted(parsed)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     return Config(root=root, device=params.device, name=name, profile=parsed)

@@ -63,6 +63,7 @@ Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 Numbers = [Field(strict=False, min_length=1), AfterValidator(_distinct)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], *Numbers]
 Words = Annotated[dict[str, str], BeforeValidator(_texts)]
+Options = dict[str, Annotated[Any, BeforeValidator(_number)]]
 Severity = Annotated[int, Field(ge=1, le=5)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Family = Literal["mini", "hf", "original", "tall_masks", "own"]
@@ -173,8 +174,10 @@ class Learning(Section):
     lr: Positive | None = None  # absent: the schedule's own
     batch: Count  # images per task in a batch
     batches_per_task: Count  # in a step
+    images: Count | None = None  # unlabeled ones per task, at most; absent: all that there are
     initial: Fraction  # every coefficient's first value
     clamp: bool  # to [0, 1]
+    keep: Share  # of a task vector's entries, of the ++ variants
     objective: Literal[
         "entropy", "normalized_entropy", "diversity", "gated_entropy", "distillation"
     ]
@@ -186,18 +189,18 @@ class Learning(Section):
 
 
 class Merging(Section):
-    """The methods that read weights only, and what they share."""
+    """The methods that learn no coefficients, and what is not as their papers have it."""
 
     methods: Names
-    coefficient: Fraction  # of task arithmetic and TIES
-    keep: Share  # of TIES
+    options: dict[str, Options] = {}  # method -> its options; absent: the published ones
 
 
 class Adapted(Section):
-    """Methods whose coefficients are also learned on the corrupted images themselves."""
+    """Methods whose coefficients are also learned on corrupted images."""
 
     methods: Annotated[tuple[str, ...], Field(strict=False)]
-    severity: Severity
+    severity: Severity  # one of `severities`
+    conditions: Names = ("each",)  # of `pipeline.conditions`
 
 
 class Robustness(Section):
@@ -206,7 +209,9 @@ class Robustness(Section):
     tasks: Names
     corruptions: Names
     severities: Annotated[tuple[Severity, ...], *Numbers]
-    scale: Literal["cifar", "tiny", "imagenet"]  # image size that the constants are made for
+    # The image size that the constants are made for; adamerging: those for 32 pixels on images of
+    # any size, before they are resized; published: splits of the hub that come corrupted.
+    scale: Literal["cifar", "tiny", "imagenet", "adamerging", "published"]
     images: Count  # per task, the first of `eval`
     adapted: Adapted
 
@@ -223,6 +228,7 @@ class Generalization(Section):
 
     methods: Names
     splits: dict[str, Split]
+    leave_two_out: bool = False  # also every pair of tasks in turn
 
 
 class Profile(Section):

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError, unknown
 from pipeline.merging.methods import METHODS, Method
+from pipeline.merging.options import check_count, check_options
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from pipeline.learning import FitData
+    from pipeline.masked import Masked
     from pipeline.vectors import TaskVectors
 
 __all__ = ["METHODS", "Merged", "Method", "merge", "merge_vectors"]
@@ -34,6 +36,7 @@ class Merged:
 
     shared: Weights = field(default_factory=dict)  # name -> tensor, for every task alike
     extras: Mapping[str, Weights] = field(default_factory=dict)  # task -> its own tensors
+    masked: Masked | None = None  # what `extras` are made of where a mask per task is stored
 
     def weights(self, task: str | None = None) -> dict[str, Tensor]:
         """name -> tensor. `task` is required where the method needs the task's identity."""
@@ -63,13 +66,12 @@ def merge(
     row = METHODS.get(method)
     if row is None:
         raise unknown("method", method, METHODS)
-    for name in options:
-        if name not in row.defaults:
-            raise unknown(f"option of {method}", name, row.defaults)
+    check_options(method, options)
     if row.reads("images") and data is None:
         raise UserError(f"{method} needs images and heads: pass them as data.")
     if not experts:
         raise UserError("There is no expert to merge.")
+    check_count(method, len(experts), options)
 
     from pipeline.vectors import TaskVectors
 

@@ -1,19 +1,22 @@
 """Sums and means of task vectors, and the two ends of the scale: no merging at all."""
 
-from functools import partial
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from pipeline.errors import unknown
 from pipeline.learning import FitData
 from pipeline.merging import Merged
-from pipeline.trimming import trimmed
+from pipeline.merging.limits import check_finite, check_share
+from pipeline.trimming import elected
 from pipeline.vectors import TaskVectors
 
 
 def uniform(vectors: TaskVectors, coefficient: float) -> Merged:
     """pretrained + coefficient x the sum of task vectors."""
-    return Merged(vectors.merged(torch.full((len(vectors.tasks),), coefficient)))
+    values = torch.full((len(vectors.tasks),), coefficient, dtype=torch.float64)
+    return Merged(vectors.merged(values))
 
 
 def pretrained(vectors: TaskVectors, data: FitData | None, seed: int) -> Merged:
@@ -34,20 +37,42 @@ def task_arithmetic(
 
 
 def ties(
-    vectors: TaskVectors, data: FitData | None, seed: int, coefficient: float, keep: float
+    vectors: TaskVectors,
+    data: FitData | None,
+    seed: int,
+    coefficient: float,
+    keep: float,
+    reduce: str,
 ) -> Merged:
     """Task arithmetic on trimmed, sign-elected task vectors (https://arxiv.org/abs/2306.01708).
 
-    The entries that agree are summed, as in the figures that AdaMerging++ starts from.
+        pretrained + coefficient x `reduce` over tasks of the entries that agree
+
+    `reduce`: "mean" as in the paper, or "sum" as in the published figures for CLIP and in what
+    AdaMerging++ starts from. Raises `UserError`: an option out of range.
     """
-    return uniform(trimmed(vectors, keep), coefficient)
+    check_finite("coefficient", coefficient)
+    check_share("keep", keep, zero=False)
+    if reduce not in REDUCTIONS:
+        raise unknown("reduce of ties", reduce, REDUCTIONS)
+    agreeing, reduced = elected(vectors, keep), REDUCTIONS[reduce]
+    return Merged(
+        vectors.changed_entrywise(lambda block: reduced(agreeing(block)).mul_(coefficient))
+    )
+
+
+def _sum(agreeing: Tensor) -> Tensor:
+    return agreeing.sum(dim=0)
+
+
+def _mean(agreeing: Tensor) -> Tensor:
+    """Of the entries that are not zero; [tasks, n] -> [n]."""
+    return agreeing.sum(dim=0).div_(agreeing.count_nonzero(dim=0).clamp_(min=1))
+
+
+REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"sum": _sum, "mean": _mean}
 
 
 def experts(vectors: TaskVectors, data: FitData | None, seed: int) -> Merged:
     """Every task's own fine-tuned model: the upper bound that merging is measured against."""
-    own = {task: vectors.changed(partial(_one, row)) for row, task in enumerate(vectors.tasks)}
-    return Merged(extras=own)
-
-
-def _one(row: int, name: str, delta: Tensor) -> Tensor:
-    return delta[row]
+    return Merged(extras={task: vectors.expert(task) for task in vectors.tasks})

@@ -1,10 +1,11 @@
 """Task arithmetic on sparse task vectors: DARE, Breadcrumbs, MagMax."""
 
+import hashlib
 import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,8 +14,8 @@ from pipeline.errors import UserError
 from pipeline.learning import FitData
 from pipeline.merging import Merged
 from pipeline.merging.limits import check_finite, check_share
-from pipeline.trimming import ranked, trimmed
-from pipeline.vectors import TaskVectors
+from pipeline.trimming import elected, ranked
+from pipeline.vectors import TaskVectors, pieces
 
 DRAWS = 2**16  # numbers that an entry draws from, to be dropped or not
 
@@ -32,14 +33,19 @@ def dare(
     check_finite("coefficient", coefficient)
     check_share("drop", drop, one=False)
 
-    def change(name: str, delta: Tensor) -> Tensor:
-        # As the sum of `dropped`, but a task at a time: memory is what takes time here.
-        total = torch.zeros_like(delta[0])
-        for task, row in zip(vectors.tasks, delta, strict=True):
-            total += row * staying(seed, task, name, row.shape, drop).to(row.device)
-        return total * (coefficient / (1 - _rate(drop)))
+    def make(name: str) -> Tensor:
+        start = vectors.pretrained[name]
+        total = torch.zeros_like(start, memory_format=torch.contiguous_format)
+        flat, drawn_for, kept = total.view(-1), -1, total
+        for row, at, values in pieces(vectors.deltas, name):
+            if row != drawn_for:
+                drawn_for, task = row, vectors.tasks[row]
+                kept = staying(seed, task, name, start.shape, drop).view(-1).to(start.device)
+            # Numbers of one byte become floating-point ones faster than booleans do.
+            flat[at].addcmul_(values.to(start), kept[at].view(torch.uint8).to(start))
+        return total.mul_(coefficient / (1 - _rate(drop))).add_(start)
 
-    return Merged(vectors.changed(change))
+    return Merged(Lazy(kinds_of(vectors.pretrained), make))
 
 
 def dare_ties(
@@ -59,7 +65,12 @@ def dare_ties(
     check_finite("coefficient", coefficient)
     check_share("drop", drop, one=False)
     check_share("keep", keep, zero=False)
-    return Merged(_added(trimmed(dropped(vectors, drop, seed), keep), coefficient))
+    agreeing = elected(dropped(vectors, drop, seed), keep)
+    return Merged(
+        dropped(vectors, drop, seed).changed_entrywise(
+            lambda block: coefficient * agreeing(block).sum(dim=0)
+        )
+    )
 
 
 def dropped(vectors: TaskVectors, drop: float, seed: int) -> TaskVectors:
@@ -79,15 +90,25 @@ def dropped(vectors: TaskVectors, drop: float, seed: int) -> TaskVectors:
 
 
 def staying(seed: int, task: str, name: str, shape: torch.Size, drop: float) -> Tensor:
-    """Which entries of a task's tensor are not dropped, bool [*shape], on the CPU."""
-    # A generator on the CPU heeds 32 bits of its seed: these mix all three.
-    own = zlib.crc32(f"{seed}\n{task}\n{name}".encode())
-    generator, count = torch.Generator().manual_seed(own), math.prod(shape)
-    # Four entries share a draw of 64 bits: most of the time would go into drawing.
-    drawn = torch.empty(-(-count // 4), dtype=torch.int64)
-    drawn.random_(-(2**63), None, generator=generator)
-    least = int(drop * DRAWS) - DRAWS // 2
-    return (drawn.view(torch.int16)[:count] >= least).view(shape)
+    """Which entries of a task's tensor are not dropped, bool [*shape], on the CPU.
+
+    Every entry draws a number of two bytes, the second of which is drawn where it matters only.
+    """
+    digest = hashlib.sha256(f"{seed}\n{task}\n{name}".encode()).digest()
+    # Of numpy's generators the fastest; a release never changes what they draw.
+    generator = np.random.SFC64(np.random.SeedSequence(int.from_bytes(digest, "little")))
+    first, second = divmod(int(drop * DRAWS), 256)
+    drawn = _bytes(generator, math.prod(shape))
+    kept = drawn >= first
+    if second:
+        drew = np.flatnonzero(drawn == first)
+        kept[drew] = _bytes(generator, len(drew)) >= second
+    return torch.from_numpy(kept).view(shape)
+
+
+def _bytes(generator: np.random.SFC64, count: int) -> np.ndarray:
+    """Random numbers of one byte [count]."""
+    return generator.random_raw(-(-count // 8)).astype("<u8", copy=False).view(np.uint8)[:count]
 
 
 def _rate(drop: float) -> float:
@@ -149,13 +170,13 @@ def magmax(vectors: TaskVectors, data: FitData | None, seed: int, coefficient: f
     """
     check_finite("coefficient", coefficient)
 
-    def change(name: str, delta: Tensor) -> Tensor:
-        largest = delta[0]
-        for other in delta[1:]:
+    def change(block: Tensor) -> Tensor:
+        largest = block[0]
+        for other in block[1:]:
             largest = torch.where(other.abs() >= largest.abs(), other, largest)
         return coefficient * largest
 
-    return Merged(vectors.changed(change))
+    return Merged(vectors.changed_entrywise(change))
 
 
 def _added(vectors: TaskVectors, coefficient: float) -> Mapping[str, Tensor]:

@@ -11,11 +11,13 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 
 from pipeline.blocks import output
+from pipeline.checkpoints.writing import Lazy, kinds_of
 from pipeline.clip import ImageEncoder
 from pipeline.errors import UserError
 from pipeline.learning import FitData
 from pipeline.learning.feeding import draw
 from pipeline.merging import Merged
+from pipeline.merging.arithmetic import uniform
 from pipeline.merging.grams import Gram, Regression
 from pipeline.merging.limits import check_share
 from pipeline.tower import pools_class_token
@@ -52,8 +54,8 @@ def fisher(vectors: TaskVectors, data: FitData, seed: int, images: int) -> Merge
         if weight.requires_grad and name in vectors.deltas
     }
     total, moved = ({n: torch.zeros_like(w) for n, w in weights.items()} for _ in range(2))
-    for row, task in enumerate(vectors.tasks):
-        encoder.load(vectors.changed(partial(_row, row)), f"the {task} expert")
+    for task in vectors.tasks:
+        encoder.load(vectors.expert(task), f"the {task} expert")
         found = fisher_diagonal(
             encoder, weights, data.heads[task], data.logit_scale, drawn[task], seed
         )
@@ -282,14 +284,14 @@ def _put(encoder: ImageEncoder, weights: Mapping[str, Tensor]) -> None:
         held[name].copy_(weight)
 
 
-def _row(row: int, name: str, delta: Tensor) -> Tensor:
-    return delta[row]
-
-
 def _moved(vectors: TaskVectors, change: Mapping[str, Tensor]) -> Merged:
     """pretrained + `change`; the mean of the experts where there is none."""
-    return Merged(
-        vectors.changed(
-            lambda name, delta: change[name].to(delta) if name in change else delta.mean(dim=0)
-        )
-    )
+    mean = uniform(vectors, 1 / len(vectors.tasks)).shared
+
+    def make(name: str) -> Tensor:
+        if name not in change:
+            return mean[name]
+        start = vectors.pretrained[name]
+        return start + change[name].to(start)
+
+    return Merged(Lazy(kinds_of(vectors.pretrained), make))

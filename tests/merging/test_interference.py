@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pipeline.checkpoints.writing import Lazy, kinds_of
+from pipeline.disentangling import disentangled
 from pipeline.errors import UserError
-from pipeline.merging.interference import LINEAR, awd, disentangled, wudi
+from pipeline.merging.interference import LINEAR, awd, wudi
 from pipeline.vectors import TaskVectors
 
 ORACLE = Path(__file__).with_name("interference_oracle.npz")

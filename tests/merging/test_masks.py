@@ -9,16 +9,8 @@ import torch
 from pipeline.checkpoints.weights import load_weights, save_weights
 from pipeline.checkpoints.writing import Lazy, kinds_of
 from pipeline.errors import CheckpointError, UserError
-from pipeline.merging.masks import (
-    Masked,
-    consensus_ta,
-    emr,
-    emr_masked,
-    packed,
-    tall_mask,
-    tall_masked,
-    unpacked,
-)
+from pipeline.masked import Masked, packed, unpacked
+from pipeline.merging.masks import consensus_ta, emr, emr_masked, tall_mask, tall_masked
 from pipeline.vectors import TaskVectors
 
 ORACLE = Path(__file__).with_name("masks_oracle.npz")

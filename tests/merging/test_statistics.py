@@ -166,6 +166,22 @@ def test_task_vectors_are_read_a_tensor_at_a_time(method, times):
     close(merged, dict(method(vectors, data, 0, **options).shared))
 
 
+def test_fisher_reads_every_expert_once():
+    vectors, data = problem()
+    reads = Counter()
+
+    def model(row):
+        held = expert(vectors, row)
+        return Lazy(kinds_of(held), lambda name: (reads.update([(row, name)]), held[name])[1])
+
+    lazy = TaskVectors.between(
+        vectors.pretrained, dict(zip(TASKS, map(model, range(3)), strict=True))
+    )
+    merged = fisher(lazy, data, 0, images=1).weights()
+    assert reads == Counter((row, name) for row in range(3) for name in vectors.layers)
+    close(merged, dict(fisher(vectors, data, 0, images=1).weights()))
+
+
 @pytest.mark.parametrize("method", [fisher, *BOTH])
 def test_single_precision_is_enough(method):
     options = {"images": 7} if method is fisher else {"images": 7, "shrink": 0.95}

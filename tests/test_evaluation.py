@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pipeline import predictions as module
+from pipeline.errors import UserError
 from pipeline.evaluation import Predictions, accuracy, calibration_error, negative_log_likelihood
 from pipeline.predictions import entropy, predict
 
@@ -25,6 +26,7 @@ def made(confidence, correct, p_label=None):
         p_top1=confidence,
         p_label=np.asarray(p_label, np.float32),
         entropy=np.zeros(count, np.float32),
+        brier=np.zeros(count, np.float32),
     )
 
 
@@ -98,18 +100,22 @@ def test_predictions_by_hand(said, fit_data):
         assert said.p_top1[row] == pytest.approx(p.max(), rel=1e-5)
         assert said.p_label[row] == pytest.approx(p[label], rel=1e-4, abs=1e-7)
         assert said.entropy[row] == pytest.approx(-(p * np.log(p)).sum(), rel=1e-4, abs=1e-6)
+        error = sum((p[k] - (k == label)) ** 2 for k in range(6))
+        assert said.brier[row] == pytest.approx(error, rel=1e-4, abs=1e-6)
     assert said.correct.tolist() == (logits.argmax(1) == said.label).tolist()
 
 
 def test_predictions_have_the_promised_form(said):
     count = len(said.label)
-    assert {name: (array.dtype.name, array.shape) for name, array in vars(said).items()} == {
+    arrays = {name: array for name, array in vars(said).items() if array is not None}
+    assert {name: (array.dtype.name, array.shape) for name, array in arrays.items()} == {
         "index": ("int32", (count,)),
         "label": ("int64", (count,)),
         "top": ("int16", (count, 5)),
         "p_top1": ("float32", (count,)),
         "p_label": ("float32", (count,)),
         "entropy": ("float32", (count,)),
+        "brier": ("float32", (count,)),
     }
     assert (said.p_label <= said.p_top1 + 1e-6).all()
 
@@ -127,19 +133,29 @@ def test_batch_size_does_not_matter(said, fit_data, monkeypatch, batch):
     images, head = fit_data.images["dtd"], fit_data.heads["dtd"]
     again = predict(fit_data.encoder, head, fit_data.logit_scale, images, said.label)
     assert np.array_equal(again.top, said.top)
-    for name in ("p_top1", "p_label", "entropy"):
+    for name in ("p_top1", "p_label", "entropy", "brier"):
         np.testing.assert_allclose(getattr(again, name), getattr(said, name), atol=1e-5)
 
 
-def test_predictions_survive_the_file(said, tmp_path):
+@pytest.mark.parametrize("joint", [None, np.ones(15, np.float32)])
+def test_predictions_survive_the_file(said, tmp_path, joint):
+    said = replace(said, joint=joint, joint_same_words=joint)
     first, second = tmp_path / "p.npz", tmp_path / "q.npz"
     said.save(first)
     said.save(second)
     loaded = Predictions.load(first, "")
     for name, array in vars(said).items():
         assert np.array_equal(getattr(loaded, name), array)
-        assert getattr(loaded, name).dtype == array.dtype
+        assert array is None or getattr(loaded, name).dtype == array.dtype
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_predictions_of_an_older_version_name_the_stage(said, tmp_path):
+    arrays = {name: array for name, array in vars(said).items() if array is not None}
+    del arrays["brier"]
+    np.savez(tmp_path / "p.npz", **arrays)
+    with pytest.raises(UserError, match=r"brier.* Delete it and run 'the stage'\."):
+        Predictions.load(tmp_path / "p.npz", "the stage")
 
 
 def test_entropy_lies_between_zero_and_that_of_a_guess():

@@ -118,6 +118,27 @@ def add_images(hub: LoopbackHub, tasks: Sequence[str], count: int = IMAGES) -> d
     return made
 
 
+def add_corrupted(
+    hub: LoopbackHub, name: str, held: Pictures, corruptions: Sequence[str], order: Any = None
+) -> dict[str, np.ndarray]:
+    """Splits with a task's images corrupted, rows in another `order` if given.
+
+    Returns corruption -> pixels uint8 [N, 3, SIDE, SIDE] of what was row k of the test split. The
+    pixel that says class and row stays as it is.
+    """
+    task, made = get_task("hub", name), {}
+    rows = np.arange(len(held.classes)) if order is None else np.array(order)
+    for place, corruption in enumerate(corruptions):
+        pixels = held.pixels // 2 + 20 * place
+        pixels[:, SIDE // 2, LONG_SIDE // 2] = held.pixels[:, SIDE // 2, LONG_SIDE // 2]
+        changed = Pictures(pixels, held.classes)
+        made[corruption] = changed.cropped
+        there = Pictures(pixels[rows], held.classes[rows])
+        split = task.source.corrupted[corruption]
+        hub.move(task.source.repository, shards(task, there, split=split), kind="dataset")
+    return made
+
+
 def pictures(task: Task, seed: int, count: int) -> Pictures:
     """Random pixels of random classes, one of the pixels being the class and the row."""
     rng = np.random.default_rng(seed)
@@ -141,9 +162,11 @@ def seen(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return code[:, 0] + 256 * code[:, 1], code[:, 2]
 
 
-def shards(task: Task, held: Pictures, names: Mapping[str, str] | None = None) -> dict[str, bytes]:
+def shards(
+    task: Task, held: Pictures, names: Mapping[str, str] | None = None, split: str = ""
+) -> dict[str, bytes]:
     """The files of a data set, two shards; `names`: label in the catalog -> what it is called."""
-    place = f"{task.source.configuration or 'data'}/{task.source.split}"
+    place = f"{task.source.configuration or 'data'}/{split or task.source.split}"
     halves = np.array_split(np.arange(len(held.classes)), 2)
     return {
         f"{place}-{part:05}-of-00002.parquet": shard(task, held, rows, names or {})
@@ -224,7 +247,8 @@ def profile(**changes: Any) -> dict[str, Any]:
     found = yaml.safe_load((ROOT / "profiles" / "vit-b-32.yaml").read_text(encoding="utf-8"))
     found["learn"] |= {"steps": 3, "batch": 4, "methods": ["adamerging_layerwise"]}
     found["robustness"] |= {"tasks": ["cars"], "corruptions": ["contrast"], "images": 6}
-    found["robustness"]["severities"] = [3]
+    found["robustness"] |= {"scale": "imagenet", "severities": [3]}
+    found["robustness"]["adapted"]["severity"] = 3
     found["generalization"]["methods"] = ["ties", "adamerging_layerwise"]
     if "tasks" in changes:
         found["robustness"]["tasks"] = changes["tasks"][:1]

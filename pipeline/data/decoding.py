@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -72,7 +72,9 @@ class _Row(NamedTuple):
     offset: int
 
 
-class _Broken(NamedTuple):
+class Broken(NamedTuple):
+    """An image that cannot be used."""
+
     number: int
     where: str
     reason: str
@@ -84,7 +86,14 @@ def preprocessed(encoded: bytes, size: int) -> np.ndarray:
     Bit-equal to `open_clip.image_transform(size, is_train=False)` before its normalisation
     (open_clip 3.3, torchvision 0.29). Raises `BrokenImage`.
     """
-    image = _opened(encoded)
+    return cropped(opened(encoded), size)
+
+
+def cropped(image: Image.Image, size: int) -> np.ndarray:
+    """What a model with images of that size sees of a picture, uint8 [3, size, size].
+
+    Raises `BrokenImage` where so narrow a picture would become too large on the way.
+    """
     width, height = image.size
     # Rounded down, as by torchvision.
     long = int(size * max(width, height) / min(width, height))
@@ -102,7 +111,11 @@ def preprocessed(encoded: bytes, size: int) -> np.ndarray:
     return np.frombuffer(channels, np.uint8).reshape(3, size, size)
 
 
-def _opened(encoded: bytes) -> Image.Image:
+def opened(encoded: bytes) -> Image.Image:
+    """The picture, of an animation the first, at its own size and in its own mode.
+
+    An EXIF orientation is not applied. Raises `BrokenImage`.
+    """
     try:
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
         image.load()
@@ -110,8 +123,11 @@ def _opened(encoded: bytes) -> Image.Image:
         raise
     except Image.UnidentifiedImageError:
         raise BrokenImage(f"no image of a known format ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise BrokenImage(f"it unfolds to more than the {most:,} pixels that PIL takes") from None
     except Exception as error:  # PIL's readers raise whatever the bytes lead them to
-        raise BrokenImage(str(error) or type(error).__name__) from error
+        raise BrokenImage(str(error).rstrip(".") or type(error).__name__) from error
     return image
 
 
@@ -174,14 +190,20 @@ def _allocated(until: ExitStack, target: Target, size: int) -> tuple[Path, int]:
     shape = (len(target.rows), 3, size, size)
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     offset = int(array.offset)
+    with path.open("r+b") as file:
+        take_room(file.fileno(), offset + array.nbytes)
+    return path, offset
+
+
+def take_room(file: int, size: int) -> None:
+    """Make a file `size` bytes long, on the disk where its system can; raises `OSError` if full."""
+    os.truncate(file, size)
     if hasattr(os, "posix_fallocate"):
         try:
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, offset + array.nbytes)
+            os.posix_fallocate(file, 0, size)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # not on every file system
                 raise
-    return path, offset
 
 
 def _batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
@@ -201,10 +223,8 @@ def _in_pool(
     batches: Iterable[list[_Row]], size: int, workers: int, on_progress: Callable[[int], None]
 ) -> int:
     """Have workers write all batches, a limited number of them at a time; the images written."""
-    # Fresh processes, whatever this one has loaded: they import neither torch nor pyarrow.
-    context = multiprocessing.get_context("spawn")
-    pending: dict[Future[list[_Broken]], int] = {}
-    broken: list[_Broken] = []
+    pending: dict[Future[list[Broken]], int] = {}
+    broken: list[Broken] = []
     done = 0
 
     def collect(until: int) -> None:
@@ -215,23 +235,33 @@ def _in_pool(
                 broken.extend(future.result())
             on_progress(done - len(broken))
 
+    with worker_pool(workers) as pool:
+        for batch in batches:
+            pending[pool.submit(_write, batch, size)] = len(batch)
+            collect(AHEAD * workers - 1)
+        collect(0)
+    if broken:
+        raise UserError(named(broken))
+    return done
+
+
+@contextmanager
+def worker_pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that decode. Raises `UserError` where one was ended."""
+    # Fresh processes, whatever this one has loaded: they import neither torch nor pyarrow.
+    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _prepare_worker) as pool:
         try:
-            for batch in batches:
-                pending[pool.submit(_write, batch, size)] = len(batch)
-                collect(AHEAD * workers - 1)
-            collect(0)
+            yield pool
         except BrokenProcessPool:
             raise UserError(
                 "A process that decodes images was ended, as happens where memory runs out. "
                 "Close other programs and run again."
             ) from None
-    if broken:
-        raise UserError(_named(broken))
-    return done
 
 
-def _named(broken: Sequence[_Broken]) -> str:
+def named(broken: Sequence[Broken]) -> str:
+    """One sentence that names broken images, the first few."""
     first = "; ".join(f"{where} ({reason})" for _, where, reason in sorted(broken)[:NAMED])
     more = f"; and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
     what = "1 image is" if len(broken) == 1 else f"{len(broken)} images are"
@@ -240,6 +270,7 @@ def _named(broken: Sequence[_Broken]) -> str:
 
 def _prepare_worker() -> None:
     """Leave Ctrl-C to the parent, end with it whatever ends it, and keep PIL's warnings quiet."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # of libraries loaded from now on: each worker is one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -251,7 +282,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _write(batch: Sequence[_Row], size: int) -> list[_Broken]:
+def _write(batch: Sequence[_Row], size: int) -> list[Broken]:
     """Decode a batch into its files; returns the broken images."""
     broken = []
     with ExitStack() as until:
@@ -262,7 +293,7 @@ def _write(batch: Sequence[_Row], size: int) -> list[_Broken]:
             try:
                 pixels = preprocessed(row.content, size)
             except BrokenImage as error:
-                broken.append(_Broken(row.number, row.where, str(error)))
+                broken.append(Broken(row.number, row.where, str(error)))
                 continue
             files[row.file].seek(row.offset)
             files[row.file].write(pixels.data)

@@ -54,6 +54,11 @@ class Folder:
         """The SHA-256 of every file; raises `UserError` for one that is gone."""
         return [_digest(file) for file in self.files]
 
+    @property
+    def sha256(self) -> str:
+        """Of the files' own, in their order: it tells whether any picture is another one."""
+        return hashlib.sha256("\n".join(self.digests).encode()).hexdigest()
+
     def duplicates(self, rows: np.ndarray, others: np.ndarray) -> list[tuple[Path, Path]]:
         """Pairs of files with the same bytes, the first of `rows` and the second of `others`.
 

@@ -1,7 +1,7 @@
 """Where a task's images lie, and which of them each split gets."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,17 @@ class FoundImages:
 
     task: Task
     files: tuple[RemoteFile, ...]
+    corrupted: Mapping[str, tuple[RemoteFile, ...]] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
         """As records name it."""
         return self.files[0].repository.id
+
+    @property
+    def wanted(self) -> tuple[RemoteFile, ...]:
+        """All that is to be downloaded."""
+        return (*self.files, *(file for files in self.corrupted.values() for file in files))
 
     def __len__(self) -> int:
         """How many images the catalog says there are."""
@@ -53,12 +59,7 @@ class FoundImages:
 
     def opened(self, paths: Sequence[Path]) -> "OpenShards":
         """The images, once the files are there; raises `UserError` if it is not that data set."""
-        assert self.task.source is not None
-        facts = self.task.source
-        shards = Shards(paths, facts.image, facts.label)
-        shards.check_size(facts.size, self.source)
-        order = label_order(self.task, shards.names, self.source)
-        return OpenShards(shards, facts.label, order)
+        return open_shards(self.task, paths)
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,26 @@ class OpenShards:
         """What decides the labels of every row, besides the files."""
         return [self.column, self.order.tolist()]
 
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 [N], in the order of the files."""
+        return self.shards.labels(self.order)
+
     def images(self) -> Iterator[Encoded]:
         """In the order of the files."""
         return self.shards.images(self.order)
+
+
+def open_shards(task: Task, paths: Sequence[Path]) -> OpenShards:
+    """The files of a published task's split; raises `UserError` if it is not that data set.
+
+    The split is the one to test on, or one that has its images corrupted.
+    """
+    assert task.source is not None
+    facts = task.source
+    shards = Shards(paths, facts.image, facts.label)
+    shards.check_size(facts.size, facts.repository)
+    return OpenShards(shards, facts.label, label_order(task, shards.names, facts.repository))
 
 
 @dataclass(frozen=True)
@@ -92,6 +110,7 @@ class OwnImages:
     train: np.ndarray | None  # rows to fine-tune on, where the folder sets them apart
     test: np.ndarray  # rows of the others
     files: tuple[RemoteFile, ...] = ()  # nothing to download
+    wanted: tuple[RemoteFile, ...] = ()
 
     def __len__(self) -> int:
         return len(self.folder)
@@ -173,8 +192,31 @@ def _on_hub(
             assert task.source is not None
             asked = task.source.configuration, task.source.split
             if chosen := select_shards(sorted(by_path), *asked):
-                yield name, FoundImages(task, tuple(by_path[path] for path in chosen))
+                corrupted = _corrupted(config, task, by_path)
+                yield name, FoundImages(task, tuple(by_path[path] for path in chosen), corrupted)
                 del left[name]
+
+
+def _corrupted(
+    config: Config, task: Task, by_path: Mapping[str, RemoteFile]
+) -> dict[str, tuple[RemoteFile, ...]]:
+    """The files of a task's corrupted splits, of those that `robustness` asks for."""
+    asked = config.profile.robustness
+    if asked.scale != "published" or task.name not in asked.tasks:
+        return {}
+    assert task.source is not None
+    found = {}
+    for name in asked.corruptions:
+        split = task.source.corrupted[name]
+        chosen = select_shards(sorted(by_path), task.source.configuration, split)
+        if not chosen:
+            raise UserError(
+                f"{task.source.repository} has no parquet files of the split '{split}', which "
+                f"holds its images under {name}: correct pipeline/tasks/hub/{task.name}.yaml, or "
+                f"leave {name} out of robustness.corruptions."
+            )
+        found[name] = tuple(by_path[path] for path in chosen)
+    return found
 
 
 def _own(config: Config, name: str) -> OwnImages:

@@ -1,7 +1,7 @@
 """Classification tasks: what a task is called and how its classes are put into words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 
 from pipeline.errors import unknown
@@ -23,6 +23,8 @@ class HubImages:
     licence: str  # of the images
     url: str  # of the data set's own page
     indexed: bool = False  # its labels are bare numbers without names: k means `classes[k]`
+    # Splits that hold the images corrupted, at severity 2: corruption -> split.
+    corrupted: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,8 @@ def test_images_of_several_shards_in_order(tmp_path, features, plain, group):
     # Labels mean the same words in the order that was asked for.
     ours = [["ant", "mule", "zebra"].index(NAMES[row % 3]) for row in rows]
     assert [image.label for image in found] == ours
+    labels = split.labels(np.array([2, 0, 1]))
+    assert labels.dtype == np.int64 and labels.tolist() == ours
     assert [image.where for image in found][2:5] == [
         "data/test-00000-of-00003.parquet row 2",
         "data/test-00002-of-00003.parquet row 0",
@@ -82,6 +84,7 @@ def test_labels_of_any_whole_type(tmp_path, kind):
     split = shards(tmp_path, table([0, 1], None, labels=[1, 0], kind=kind))
     assert split.names is None
     assert [image.label for image in split.images(np.arange(2))] == [1, 0]
+    assert split.labels(np.arange(2)).tolist() == [1, 0]
 
 
 def test_large_binary_and_rows_beyond_a_batch(tmp_path):

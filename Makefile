@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv/bin
 
-.PHONY: venv repro test ui lint study zoo profiles readme bench prepare-bench clean-cache
+.PHONY: venv repro test ui lint study zoo profiles readme bench prepare-bench merge-bench \
+        corruptions-bench clean-cache
 
 venv: .venv/installed
 .venv/installed: pyproject.toml
@@ -37,10 +38,17 @@ profiles: venv  ## write profiles/vit-*.yaml from their table
 	$(VENV)/python -m stages.profiles
 
 readme: venv  ## write the tables and figures of README.md and docs/ from the metrics
+	$(VENV)/python -m benchmarks.corruption_sheet
 	$(VENV)/python -m stages.readme
 
 bench: venv  ## time the coefficient-learning step beside its peers: make bench [BENCH=--quick]
 	@$(VENV)/python -m benchmarks.learning_step $(BENCH)
+
+merge-bench: venv  ## time merging beside FusionBench's functions, in what `make bench` installed
+	@OMP_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks.merging
+
+corruptions-bench: venv  ## time the corruptions beside imagecorruptions, likewise
+	@OMP_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks.corruptions
 
 prepare-bench: venv  ## time decoding, zero-shot heads and conversion of weights
 	@$(VENV)/python -m benchmarks.preparing

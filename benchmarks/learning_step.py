@@ -18,7 +18,8 @@ from typing import Annotated, Any
 
 import typer
 
-from stages._stage import say, user_errors
+from stages._progress import say
+from stages._stage import user_errors
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "benchmarks" / "learning_step.json"

@@ -19,7 +19,7 @@ from benchmarks.settings import (
 )
 from benchmarks.workers import Worker, Workers
 from pipeline.errors import UserError
-from stages._stage import say
+from stages._progress import say
 
 
 def no_gain(workers: Workers) -> tuple[str, ...]:

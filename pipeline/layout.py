@@ -108,7 +108,7 @@ class Layout:
         return self._seeded("robustness", seed) / f"{method}.npz"
 
     def metric(self, name: str) -> Path:
-        """A committed metrics file: clean, robustness, generalization or learning."""
+        """A committed metrics file, such as clean, robustness or generalization."""
         return self.metrics / f"{name}.json"
 
     def _data(self, seed: int, task: str) -> Path:

@@ -5,6 +5,7 @@ A block lies between `<!-- generated: NAME -->` and `<!-- end -->`, each on a li
     text = fill(text, {"methods": methods_block()}, "docs/methods.md")
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from pipeline.files import need, read_json
 from pipeline.layout import Layout
 from pipeline.merging.methods import METHODS
 from pipeline.report.content import STAGES, Content, read_clean
+from pipeline.report.needs import needs_of
 from pipeline.report.page import duration
 from pipeline.report.tables import (
     Column,
@@ -30,11 +32,7 @@ _BLOCK = re.compile(r"^<!-- generated: (\S+) -->$\n(.*?)^<!-- end -->$", re.MULT
 _START = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
 _IMAGE = re.compile(r"\]\((?:docs/)?images/([\w-]+)\.png\)")
 
-_NEEDS = {
-    "images": "unlabeled images and heads",
-    "labels": "labels, for one choice",
-    "task_identity": "the task of every image",
-}
+_DOI = "https://doi.org/"
 
 
 def benchmark_blocks(text: str) -> dict[str, str | None]:
@@ -109,22 +107,46 @@ def timings_block(layout: Layout, installed_gb: float) -> str | None:
 
 
 def methods_block() -> str:
-    """The table of methods: id, title, what it does, what it needs, paper."""
-    lines = ["| Id | Title | What it does | Needs | Paper |", "| :-- | :-- | :-- | :-- | :-- |"]
+    """The table of methods: id, title, what it does, options, needs, paper."""
+    titles = ["Id", "Title", "What it does", "Options", "Needs", "Paper"]
+    lines = [line(titles), line([":--"] * len(titles))]
     for name, method in METHODS.items():
-        needs = ", ".join(text for need, text in _NEEDS.items() if need in method.needs)
-        paper = f"[{method.paper.rpartition('/')[2]}]({method.paper})"
-        cells = [f"`{name}`", method.title, method.summary, needs or "weights only", paper]
+        options = ", ".join(f"`{key}` {_value(value)}" for key, value in method.defaults.items())
+        needs = ", ".join(words for _, words in needs_of(name))
+        cells = [f"`{name}`", method.title, method.summary, options, needs, _paper(method.paper)]
         lines.append(line(cells))
     return "\n".join(lines) + "\n"
 
 
+def _value(value: Any) -> str:
+    """An option's default as a profile has it; of a long list the beginning and the end."""
+    if isinstance(value, tuple):
+        ends = [f"{one:g}" for one in value]
+        return ", ".join(ends if len(ends) < 5 else [*ends[:2], "...", ends[-1]])
+    return json.dumps(value).strip('"')
+
+
+def _paper(address: str) -> str:
+    """A link named by the paper's number at arXiv, or by its DOI."""
+    doi = address.startswith(_DOI)
+    number = f"doi:{address.removeprefix(_DOI)}" if doi else address.rpartition("/")[2]
+    return f"[{number}]({address})"
+
+
 def markdown(table: Table) -> str:
     """A table as GitHub Markdown; the methods link to their papers."""
-    lines = [line(["Method", *table.columns]), "| :-- |" + " --: |" * len(table.columns)]
-    for row in (row for group in table.groups for row in group):
-        title = f"[{row.title}]({row.paper})" + (" †" if row.label_tuned else "")
-        lines.append(line([title, *(f"**{c.text}**" if c.best else c.text for c in row.cells)]))
+    needs = ["Needs"] if table.needs else []
+    numbers = len(table.columns)
+    lines = [line(["Method", *needs, *table.columns])]
+    lines.append(line([":--"] * (1 + len(needs)) + ["--:"] * numbers))
+    for group, rows in table.groups.items():
+        if group:
+            lines.append(line([f"*{group}*"] + [""] * (len(needs) + numbers)))
+        for row in rows:
+            title = f"[{row.title}]({row.paper})" + (" †" if row.label_tuned else "")
+            letters = [" ".join(letter for letter, _ in row.needs)] if needs else []
+            cells = (f"**{cell.text}**" if cell.best else cell.text for cell in row.cells)
+            lines.append(line([title, *letters, *cells]))
     return "\n".join(lines) + "\n"
 
 

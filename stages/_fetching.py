@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages._stage import Stage, say
+from stages._progress import say
+from stages._stage import Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +58,8 @@ def fetch(run: Stage, accept: bool) -> dict[str, Any]:
     checkpoints = find_checkpoints(run.config, lock)
     images = find_images(run.config, lock)
     outline = check_models(checkpoints, run.config.profile.checkpoint.model)
-    wanted = (file for found in (*checkpoints, *images.values()) for file in found.files)
+    wanted = [file for found in checkpoints for file in found.files]
+    wanted += [file for found in images.values() for file in found.wanted]
     files = list(dict.fromkeys(wanted))
     check_room(files)
     size, missing = sum(file.size for file in files), missing_bytes(files)
@@ -70,6 +72,7 @@ def fetch(run: Stage, accept: bool) -> dict[str, Any]:
     Lock.of(run.layout.lock, files).write(run.layout.lock)
     with run.progress("downloading, MB", max(1, size // 10**6)) as update:
         local = download(files, lambda done, name: update(done // 10**6, name))
+    check_corrupted(images, local)
     jobs = decode(run, images, local, convert(run, checkpoints, local))
     write_words(run.layout.tasks, [found.task for found in images.values()])
     total = sum(job.images for job in jobs)
@@ -108,6 +111,16 @@ def check_project(run: Stage, images: Images, outline: "Outline", missing: int) 
     if not same_disk(cache, artifacts):  # where links are copies
         needed["copies of decoded images"] = artifacts, linked
     check_disks(needed)
+
+
+def check_corrupted(images: Images, local: Local) -> None:
+    """Raise `UserError` unless corrupted splits are of the same data sets as what they corrupt."""
+    from pipeline.fetching.images import FoundImages, open_shards
+
+    for found in images.values():
+        if isinstance(found, FoundImages):
+            for files in found.corrupted.values():
+                open_shards(found.task, [local[file] for file in files])
 
 
 def convert(run: Stage, checkpoints: Sequence["Found"], local: Local) -> int:
@@ -243,9 +256,14 @@ def source_facts(found: "Found") -> dict[str, str]:
 
 def image_facts(found: "FoundImages | OwnImages", jobs: Sequence[_Job]) -> dict[str, Any]:
     """Where a task's images came from; how many to test on are trained on, at most for a seed."""
+    from pipeline.fetching.images import FoundImages
+
     facts: dict[str, Any] = {"source": found.source, "files": found.count}
-    if found.files:
+    if isinstance(found, FoundImages):
         first = found.files[0]
         facts |= {"revision": first.repository.revision, "commit": first.commit}
+        facts |= {"corrupted": list(found.corrupted)} if found.corrupted else {}
+    else:
+        facts["sha256"] = found.folder.sha256
     known = [len(job.duplicates) for job in jobs if job.duplicates is not None]
     return facts | ({"duplicates": max(known)} if known else {})

@@ -1,6 +1,7 @@
 """Reading what earlier stages wrote, for the stages that need the same things."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,6 +60,27 @@ def labels_of(run: Stage, seed: int, tasks: Iterable[str], split: str) -> dict[s
     return labels
 
 
+def image_numbers(run: Stage, task: str, sizes: Sequence[int]) -> list[np.ndarray]:
+    """For every seed the numbers [N] of its `eval` images in their source.
+
+    `sizes`: N of every seed; raises `UserError` where the numbers are not as many.
+    """
+    from pipeline.errors import UserError
+    from pipeline.files import read_json
+
+    made_by, numbers = "python -m stages.fetch", []
+    for seed, size in zip(run.config.profile.seeds, sizes, strict=True):
+        path = run.layout.splits(seed, task)
+        found = read_json(path, made_by).get("eval", {}).get("source_index", [])
+        if len(found) != size:
+            raise UserError(
+                f"{path} names {len(found)} images of eval, but {size} were classified. "
+                f"Run '{made_by}' and then 'python -m stages.evaluate' again."
+            )
+        numbers.append(np.asarray(found))
+    return numbers
+
+
 def vectors_of(run: Stage, seed: int, tasks: Sequence[str]) -> "TaskVectors":
     """The task vectors of `tasks` in the memory of the run's device."""
     return lazy_vectors_of(run, seed, tasks).to(run.device())
@@ -78,3 +100,30 @@ def lazy_vectors_of(run: Stage, seed: int, tasks: Sequence[str]) -> "TaskVectors
         check_same_tensors(pretrained, vector, "the pretrained model", str(path))
     parts = [as_tensors(vector, run.device()) for vector in opened]
     return TaskVectors(tuple(tasks), pretrained, stacked(pretrained, parts))
+
+
+def maker(method: str) -> str:
+    """The stage that writes the encoders of `method`."""
+    return "experts" if method == "experts" else "merge"
+
+
+def weights_path(run: Stage, seed: int, method: str, task: str) -> Path:
+    """The file that the encoder which `method` uses for `task` is read from."""
+    if method == "experts":
+        return run.layout.expert(seed, task)
+    return run.layout.merged(seed, method)
+
+
+def weights_of(run: Stage, seed: int, method: str, task: str) -> "Mapping[str, Tensor]":
+    """The encoder that `method` uses for `task`: name -> tensor."""
+    from pipeline.checkpoints.weights import load_weights
+    from pipeline.merging.methods import METHODS
+
+    path = weights_path(run, seed, method, task)
+    weights = load_weights(path, f"python -m stages.{maker(method)}")
+    if not METHODS[method].reads("extra_parameters"):
+        return weights
+    from pipeline.masked import Masked
+
+    encoder, _ = encoder_of(run)
+    return Masked.from_tensors(encoder.weights(), weights, str(path)).weights(task)

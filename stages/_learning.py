@@ -12,19 +12,29 @@ if TYPE_CHECKING:
     from pipeline.vectors import TaskVectors
 
 
-def fit_data_of(run: Stage, seed: int, tasks: Sequence[str]) -> "FitData":
-    """Unlabeled images to learn on: `adapt`, or under protocol transductive those of `eval`."""
+def fit_data_of(
+    run: Stage, seed: int, tasks: Sequence[str], images: int | None = None
+) -> "FitData":
+    """Unlabeled images to learn on: `adapt`, or under protocol transductive those of `eval`.
+
+    `images`: at most so many of each task; None: all.
+    """
     from pipeline.checkpoints.weights import load_weights
     from pipeline.learning import FitData
+    from pipeline.learning.feeding import draw_some
     from stages._inputs import encoder_of, heads_of, images_of
 
     split = "adapt" if run.config.profile.protocol == "inductive" else "eval"
     encoder, scale = encoder_of(run)
+    found = images_of(run, seed, tasks, split)
+    for task, own in found.items():
+        if images is not None and images < len(own):
+            found[task] = own[draw_some(seed, task, len(own), images)]
     return FitData(
         encoder,
         scale,
         heads_of(run, tasks),
-        images_of(run, seed, tasks, split),
+        found,
         experts=lambda task: load_weights(
             run.layout.expert(seed, task), "python -m stages.experts"
         ),
@@ -37,7 +47,7 @@ def options_of(run: Stage, method: str) -> "LearningOptions":
     from pipeline.merging.methods import METHODS
 
     asked = run.config.profile.learn.model_dump(
-        exclude={"methods", "grid", "vectors", "coefficients"}
+        exclude={"methods", "images", "grid", "keep", "vectors", "coefficients"}
     )
     return LearningOptions(granularity=METHODS[method].defaults["granularity"], **asked)
 
@@ -57,8 +67,9 @@ def adapt_inputs(run: Stage, seed: int, method: str, tasks: Sequence[str]) -> di
         "images": [layout.images(seed, task, split) for task in tasks],
         "experts": [layout.expert(seed, task) for task in experts],
         "options": {name: value for name, value in options.items() if name != "memory_gb"},
+        "at_most": config.learn.images,
         "kept": config.learn.vectors,
-        "keep": keep_of(run, method),
+        "processing": processing_of(run, method),
         "precision": run.precision(),
         "tasks": tasks,
         "seed": seed,
@@ -102,23 +113,24 @@ def learned_on(run: Stage, seed: int, method: str, tasks: Sequence[str]) -> "Coe
     if not entry.exists():
         state = entry.with_name(f"{entry.stem}.state.safetensors")
         with working_vectors(run.alone(), method, seed, tasks, state) as vectors:
-            data, options = fit_data_of(run, seed, tasks), options_of(run, method)
+            data = fit_data_of(run, seed, tasks, run.config.profile.learn.images)
+            options = options_of(run, method)
             learned = learn_coefficients(vectors, data, options, seed=seed, state=state)
         save_coefficients(entry, learned)
     return load_coefficients(entry, f"python -m stages.{run.name}")
 
 
 def processed(run: Stage, method: str, vectors: "TaskVectors") -> "TaskVectors":
-    """The task vectors as the method takes them: TIES-processed for the ++ variants."""
-    from pipeline.trimming import trimmed
+    """The task vectors as the method takes them."""
+    from pipeline.processing import processed
 
-    keep = keep_of(run, method)
-    return trimmed(vectors, keep) if keep < 1 else vectors
+    return processed(vectors, **processing_of(run, method))
 
 
-def keep_of(run: Stage, method: str) -> float:
-    """The share of entries that the method keeps of each task vector."""
+def processing_of(run: Stage, method: str) -> dict[str, Any]:
+    """What the method makes of task vectors first, as `pipeline.processing` has it."""
     from pipeline.merging.methods import METHODS
 
-    plain = METHODS[method].defaults["keep"] == 1.0
-    return 1.0 if plain else run.config.profile.merge.keep
+    how = METHODS[method].defaults.get("processing", "none")
+    # The share counts where it is used, so that nothing else is learned again when it changes.
+    return {"processing": how, "keep": run.config.profile.learn.keep if how == "ties" else 1.0}

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stages._progress import progress_bar, say
+
 if TYPE_CHECKING:
     from pipeline.config import Config
 
@@ -37,6 +39,7 @@ class Stage:
         self.layout: Layout = Layout(config.root, config.name)
         self.cache: Cache = Cache(self.layout.cache)
         self.group: Group = launched_group()
+        self.progress = progress_bar
         self._until = until  # what is open from `plan` to the stage's end
         self.log: Callable[[dict[str, float], int], None] = lambda metrics, step: None
         self.result = ""
@@ -120,30 +123,6 @@ class Stage:
         view.group = Group()
         return view
 
-    @contextmanager
-    def progress(self, what: str, total: int) -> Iterator[Callable[[int, str], None]]:
-        """A progress bar: call what it yields with (done, a few words). Lines if no terminal."""
-        if not speaks():
-            yield lambda done, words: None
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        if not console.is_terminal:
-            yield _lines(what, total)
-            return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[words]}"),
-        )
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task(what, total=total, words="")
-            yield lambda done, words: bar.update(task, completed=done, words=words)
-
 
 @contextmanager
 def stage(name: str, profile: str | None, dry_run: bool = False) -> Iterator[Stage]:
@@ -181,20 +160,6 @@ def user_errors() -> Iterator[None]:
         raise typer.Exit(code) from None
 
 
-def say(text: str) -> None:
-    """One line for the person who watches."""
-    if speaks():
-        typer.echo(text)
-        sys.stdout.flush()
-
-
-def speaks() -> bool:
-    """Whether this is the one of several processes that shows how far it is."""
-    from pipeline.parallel import launched_group
-
-    return launched_group().first
-
-
 def _record(run: Stage, started: datetime, seconds: float) -> None:
     """Write when, where and how long the stage ran, and say what came of it."""
     from pipeline.files import write_json
@@ -211,19 +176,6 @@ def _record(run: Stage, started: datetime, seconds: float) -> None:
     }
     write_json(run.layout.run(run.name), facts)
     say(f"{run.name}: {run.result or 'done'} ({seconds:.1f} s)")
-
-
-def _lines(what: str, total: int) -> Callable[[int, str], None]:
-    """Where there is no terminal: a line for every quarter done."""
-    quarter = 0
-
-    def update(done: int, words: str) -> None:
-        nonlocal quarter
-        if done * 4 // total > quarter:
-            quarter = done * 4 // total
-            say(f"  {what}: {done}/{total} {words}")
-
-    return update
 
 
 def machine_facts(device: str) -> dict[str, Any]:

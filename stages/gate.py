@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages._stage import ProfileOption, say, user_errors
+from stages._progress import say
+from stages._stage import ProfileOption, user_errors
 
 if TYPE_CHECKING:
     from pipeline.layout import Layout

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from stages._learning import adapt_inputs, fit_data_of, keep_of, options_of, working_vectors
-from stages._stage import DryRunOption, ProfileOption, Stage, say, stage
+from stages._learning import adapt_inputs, fit_data_of, options_of, processing_of, working_vectors
+from stages._progress import say
+from stages._stage import DryRunOption, ProfileOption, Stage, stage
 
 if TYPE_CHECKING:
     from pipeline.learning import Coefficients, Progress
@@ -152,11 +153,11 @@ def adapt(run: Stage, seed: int, method: str, state: Path) -> "Coefficients":
             update(progress.step, f"entropy {total:.3f} nats, {speed}")
             run.log({f"{method}/{seed}/entropy": total}, progress.step)
 
-        data = fit_data_of(run, seed, config.tasks)
+        data = fit_data_of(run, seed, config.tasks, config.learn.images)
         learned = learn_coefficients(
             vectors, data, options, seed=seed, state=state, on_step=on_step, group=run.group
         )
-    return replace(learned, facts={**learned.facts, "keep": keep_of(run, method)})
+    return replace(learned, facts={**learned.facts, **processing_of(run, method)})
 
 
 def warn_of_collapse(method: str, seed: int, learned: "Coefficients") -> None:

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from stages._stage import say, user_errors
+from stages._progress import say
+from stages._stage import user_errors
 
 Recipe = Annotated[Path, typer.Option("--recipe", help="What to train on, and how.")]
 Output = Annotated[Path, typer.Option("--output", help="The checkpoint to write.")]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import typer
 
-from stages._stage import say, user_errors
+from stages._progress import say
+from stages._stage import user_errors
 
 
 def main() -> None:

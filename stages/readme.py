@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from stages._stage import say, user_errors
+from stages._progress import say
+from stages._stage import user_errors
 
 if TYPE_CHECKING:
     from pipeline.layout import Layout

@@ -5,7 +5,8 @@ python -m stages.report
 
 import typer
 
-from stages._stage import DryRunOption, ProfileOption, say, stage
+from stages._progress import say
+from stages._stage import DryRunOption, ProfileOption, stage
 
 
 def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:

@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from stages._stage import ProfileOption, say, user_errors
+from stages._progress import say
+from stages._stage import ProfileOption, user_errors
 
 Force = Annotated[bool, typer.Option("--force", help="Run every stage, changed or not.")]
 

@@ -18,7 +18,8 @@ from urllib.request import urlopen
 
 import typer
 
-from stages._stage import say, user_errors
+from stages._progress import say
+from stages._stage import user_errors
 
 HOST = "127.0.0.1"
 START_SECONDS = 180.0

@@ -19,6 +19,10 @@ EXPERTS = {  # family -> where its published experts lie
     "original": {"hub": "JH-C-k/ViT-B-32", "file": "ViT-B-32_TA/{name}/finetuned.pt"},
     "tall_masks": {"hub": "nik-dim/tall_masks", "file": "ViT-B-32/{name}Val/finetuned.pt"},
 }
+ORIGINAL = {"checkpoint": {"family": "original"}}
+AS_ORIGINAL = ORIGINAL | {"learn": {"steps": 500, "batches_per_task": 2, "clamp": True}}
+MERGED = ("pretrained", "weight_average", "task_arithmetic", "ties", "experts")
+LATER = ("tsv_m", "iso_c", "iso_cts", "wudi", "fisher", "regmean", "regmean_plus_plus", "emr")
 Added = Mapping[tuple[str, str], float]  # (method, task) -> points
 CARS, MNIST, EUROSAT, SVHN, RESISC45 = (
     get_task("mini", name).title for name in ("cars", "mnist", "eurosat", "svhn", "resisc45")
@@ -42,6 +46,7 @@ def write_published_config(root: Path, **changes: Any) -> Config:
     )
     experts = changes.pop("experts", EXPERTS.get(checkpoint["family"], {}))
     changes["learn"] = learn | changes.get("learn", {})
+    changes["merge"] = {"methods": [*MERGED], "options": {}} | changes.get("merge", {})
     config = write_config(root, **{"protocol": "transductive"} | changes)
     sources = {"checkpoint": Checkpoint(**checkpoint), "experts": Experts(**experts)}
     profile = config.profile.model_copy(update=sources)

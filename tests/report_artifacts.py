@@ -13,6 +13,7 @@ from pipeline.config import Config, load_config
 from pipeline.evaluation import Predictions
 from pipeline.files import write_json
 from pipeline.layout import Layout
+from pipeline.merging.methods import METHODS
 from pipeline.report.content import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,13 +23,39 @@ AVERAGES = {
     "task_arithmetic": 65.4,
     "task_arithmetic_tuned": 67.6,
     "ties": 65.6,
+    "dare": 65.2,
+    "dare_ties": 65.0,
+    "breadcrumbs": 65.9,
+    "magmax": 62.8,
+    "consensus_ta": 66.4,
+    "pcb": 66.9,
+    "lines": 67.1,
+    "model_stock": 63.3,
+    "slerp": 64.0,
+    "tsv_m": 69.0,
+    "iso_c": 68.5,
+    "iso_cts": 68.9,
+    "wudi": 69.2,
+    "awd": 66.0,
+    "fisher": 65.1,
+    "regmean": 67.9,
+    "regmean_plus_plus": 68.3,
     "adamerging_taskwise": 67.2,
     "adamerging_taskwise_pp": 67.5,
     "adamerging_blockwise": 68.8,
     "adamerging_layerwise": 69.4,
     "adamerging_layerwise_pp": 70.1,
+    "adamerging_layerwise_awd": 69.9,
+    "tall_mask": 88.4,
+    "emr": 86.2,
     "experts": 92.8,
 }
+# Every method of eight tasks: SLERP takes two.
+EVERY: dict[str, Any] = {
+    "merge": {"methods": [m for m in METHODS if not METHODS[m].learns and m != "slerp"]},
+    "learn": {"methods": [m for m in METHODS if METHODS[m].learns]},
+}
+NOT_BEST = ("labels", "task_identity")  # what a method that is held beside others does not need
 _IN_BLOCK = ("ln_1", "attn.in_proj_", "attn.out_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
 
 
@@ -110,7 +137,22 @@ def _clean(config: Config, rng: np.random.Generator) -> dict[str, Any]:
             "seeds": {str(seed): average for seed in config.profile.seeds},
             "tasks": tasks,
         }
+    single = [m for m in clean if m != "pretrained" and not METHODS[m].needs & {*NOT_BEST}]
+    best = max(single, key=lambda method: clean[method]["avg"], default=None)
+    for method, row in clean.items():
+        others = [other for other in ("task_arithmetic", best) if other in clean]
+        row["beside"] = {o: _beside(row, clean[o]) for o in others if o != method}
     return clean
+
+
+def _beside(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    difference = round(row["avg"] - other["avg"], 2)
+    return {
+        "difference": difference,
+        "interval": [round(difference - 0.8, 2), round(difference + 0.8, 2)],
+        "wins": sum(row["tasks"][task] > other["tasks"][task] for task in row["tasks"]),
+        "tasks": len(row["tasks"]),
+    }
 
 
 def _robustness(config: Config, clean: dict[str, Any]) -> dict[str, Any]:
@@ -215,7 +257,7 @@ def _predictions(path: Path, share: float, images: int, rng: np.random.Generator
     top[wrong] = (top[wrong] + 1) % 6
     p = rng.uniform(0.3, 0.9, images).astype(np.float32)
     index = np.arange(images, dtype=np.int32)
-    Predictions(index, label, top.astype(np.int16), p, p, p).save(path)
+    Predictions(index, label, top.astype(np.int16), p, p, p, p).save(path)
 
 
 def _run(stage: str, place: int) -> dict[str, Any]:

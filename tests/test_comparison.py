@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from published_artifacts import (
+    AS_ORIGINAL,
     CARS,
     EUROSAT,
     MNIST,
@@ -22,16 +23,11 @@ from report_artifacts import ROOT
 
 from pipeline.config import Config, load_config
 from pipeline.config.sections import OwnTask
-from pipeline.learning.schedules import SCHEDULES
 from pipeline.merging.methods import METHODS
 from pipeline.report.beside import Beside, Pair
-from pipeline.report.comparability import PAPER, other_settings
 from pipeline.report.comparison import INDUCTIVE, compare
 from pipeline.report.published import ELSEWHERE, SOURCES, published, title
 from pipeline.report.summary import sentences
-
-ORIGINAL = {"checkpoint": {"family": "original"}}
-AS_ORIGINAL = ORIGINAL | {"learn": {"steps": 500, "batches_per_task": 2, "clamp": True}}
 
 
 def pair_of(table: Beside | None, method: str, column: str) -> Pair:
@@ -206,56 +202,6 @@ def test_merges_of_other_tasks_are_not_compared(config: Config, more: bool) -> N
     assert len(comparison.clean.columns) == (8 if more else 7)
     assert comparison.elsewhere is None
     assert any("Merged models are left out" in note for note in comparison.notes)
-
-
-@pytest.mark.parametrize(
-    ("changes", "methods", "why"),
-    [
-        ({"learn": {"steps": None}}, "adamerging", "steps 500, published: 1000"),
-        ({"learn": {"clamp": True}}, "adamerging", "clamp on, published: off"),
-        ({"learn": {"initial": 0.2}}, "adamerging", "initial 0.2, published: 0.3"),
-        ({"learn": {"schedule": "fast"}}, "adamerging", "schedule fast, published: paper"),
-        ({"merge": {"coefficient": 0.2}}, "t", "coefficient 0.2, published: 0.3"),
-        ({"merge": {"keep": 0.1}}, "ties", "keep 0.1, published: 0.2"),
-        (ORIGINAL, "adamerging", "steps 1000, published: 500"),
-        (AS_ORIGINAL, "ties", "the published settings are not known"),
-    ],
-)
-def test_other_settings_are_named_and_not_flagged(
-    tmp_path: Path, changes: dict[str, Any], methods: str, why: str
-) -> None:
-    config = write_published_config(tmp_path, **changes)
-    content = content_of(config, {("adamerging_layerwise", "cars"): 9.0, ("ties", "cars"): 9.0})
-    comparison = compare(content)
-    other = [line for line in comparison.clean.lines if line.method.startswith(methods)]
-    assert other
-    for line in other:
-        assert why in line.other_settings
-        assert not any(pair.outside for pair in line.pairs)
-    assert any(why in note and other[0].title in note for note in comparison.notes)
-
-
-def test_settings_that_nobody_printed_are_not_known(tmp_path: Path) -> None:
-    config = write_published_config(tmp_path, checkpoint={"family": "tall_masks"})
-    for method in ("adamerging_taskwise", "adamerging_layerwise_pp"):
-        assert other_settings(config, method) == ("the published settings are not known",)
-    assert other_settings(config, "task_arithmetic") == ()
-
-
-def test_coefficients_of_the_authors_count_as_learned(tmp_path: Path) -> None:
-    file = {"adamerging_layerwise": {"path": "published.json", "sha256": "0" * 64}}
-    for family, agrees in (("original", True), ("hf", False)):
-        config = write_published_config(
-            tmp_path, checkpoint={"family": family}, learn={"coefficients": file}
-        )
-        clean = compare(content_of(config)).clean
-        [line] = [line for line in clean.lines if line.method == "adamerging_layerwise"]
-        assert (line.other_settings == ()) == agrees
-
-
-def test_paper_schedule_is_the_one_that_learning_uses() -> None:
-    paper = SCHEDULES["paper"]
-    assert {"steps": paper.steps, "lr": paper.lr} == PAPER
 
 
 def test_splits_stand_beside_those_of_the_same_tasks(config: Config) -> None:

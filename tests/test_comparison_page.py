@@ -42,12 +42,13 @@ def test_page_shows_the_tables(config: Config, layout: Layout) -> None:
     assert "do not trust" in page.text
     assert "Figures on corrupted images are not compared" in page.text
     assert "FusionBench documentation" in page.text
-    assert "RegMean++" in page.text
+    assert "Concrete AdaMerging" in page.text
     assert all(reference.startswith(("#", "data:")) for reference in page.references)
 
 
 def test_other_settings_are_seen_in_the_table(tmp_path: Path) -> None:
-    config = write_published_config(tmp_path, merge={"coefficient": 0.2})
+    options = {method: {"coefficient": 0.2} for method in ("task_arithmetic", "ties")}
+    config = write_published_config(tmp_path, merge={"options": options})
     table = page_of(config, write_artifacts(config, steps=2, images=4)).tables[1]
     marked = {row[0] for row in table if "other settings" in row[0]}
     titles = (METHODS[method].title for method in ("task_arithmetic", "ties"))
@@ -59,7 +60,7 @@ def test_page_says_why_there_is_no_table(tmp_path: Path) -> None:
     page = page_of(config, write_artifacts(config, steps=2, images=4))
     assert "published" in page.sections
     assert INDUCTIVE in page.text
-    assert "RegMean++" not in page.text
+    assert "Concrete AdaMerging" not in page.text
 
 
 def test_page_of_foreign_experts_is_a_sentence(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_the_outs_are_where_the_layout_puts_things():
         "merge": [layout.merged(0, "ties"), layout.merged_summary(0)],
         "evaluate": [layout.predictions(0, "ties", "cars"), layout.metric("clean")],
         "robustness": [layout.robustness(0, "ties"), layout.metric("robustness")],
-        "generalization": [layout.metric("generalization")],
+        "generalization": [layout.metric("generalization"), layout.metric("leave_two_out")],
         "report": [layout.report / "index.html"],
     }
     assert places.keys() == STAGES.keys()

@@ -187,10 +187,14 @@ def test_a_group_sums_agrees_and_notices_a_death(tmp_path):
 
 
 def test_processes_of_torchrun_find_what_one_finds(project, capsys):
+    adapted = {"methods": ["adamerging_layerwise"], "severity": 3}
+    conditions = {"conditions": ["each", "mixture", "stream", "small", "imbalanced"]}
     change(
         project,
         lambda profile: profile["robustness"].update(
-            tasks=profile["tasks"], corruptions=["gaussian_noise", "contrast"]
+            tasks=profile["tasks"],
+            corruptions=["gaussian_noise", "contrast"],
+            adapted=adapted | conditions,
         ),
     )
     learned = project / "artifacts/ci/coefficients/seed-0/adamerging_layerwise.safetensors"
@@ -329,7 +333,7 @@ def test_a_robustness_run_that_was_killed_keeps_its_coefficients(project, monkey
     forget(project)
     assert call("evaluate", capsys)[0] == 0
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("stages.robustness.reference_accuracy", killed)
+        patch.setattr("stages.robustness.summarise_all", killed)
         call("robustness", capsys)
     # They are found again, and learned again where the corruption is another.
     with monkeypatch.context() as patch:

@@ -46,8 +46,8 @@ pytestmark = [
 ]
 TASKS = ("sun397", "cars", "resisc45", "eurosat", "svhn", "gtsrb", "mnist", "dtd")
 METHOD_NAMES = [
-    *("pretrained", "weight_average", "task_arithmetic", "ties"),
-    *("adamerging_layerwise", "experts"),
+    *("pretrained", "weight_average", "task_arithmetic", "ties", "consensus_ta", "pcb", "tsv_m"),
+    *("iso_c", "iso_cts", "wudi", "regmean", "adamerging_layerwise", "emr", "experts"),
 ]
 
 

@@ -9,21 +9,29 @@ import pytest
 from browser import needs_browser, overflow
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from report_artifacts import write_artifacts, write_config
+from report_artifacts import EVERY, write_artifacts, write_config
 
 from pipeline.config import Config
 from pipeline.layout import Layout
+from pipeline.merging.methods import METHODS
 from pipeline.report import build_report
 from pipeline.report.content import read_content
 from pipeline.report.page import DRAWERS
 from pipeline.report.style import drawing, settle
 
-SEVERAL = ["adamerging_blockwise", "adamerging_layerwise", "adamerging_layerwise_pp"]
+LAYERED = ("block", "layer")
+SEVERAL = [name for name in METHODS if METHODS[name].defaults.get("granularity") in LAYERED]
+UNLABELED = EVERY | {
+    "learn": {"methods": [m for m in EVERY["learn"]["methods"] if not METHODS[m].reads("labels")]},
+    "merge": EVERY["merge"] | {"options": {}},
+}
 PAGES = {
     "8 tasks": ("vit-b-32", {}),
     "14 tasks": ("vit-b-32-14", {}),
     "20 tasks": ("vit-b-32-20", {}),
-    "20 tasks, three heat maps": ("vit-b-32-20", {"learn": {"methods": SEVERAL}}),
+    "20 tasks, four heat maps": ("vit-b-32-20", {"learn": {"methods": SEVERAL}}),
+    "every method": ("mini", EVERY),
+    "20 tasks, every method": ("vit-b-32-20", UNLABELED),
 }
 HAIR = 1.5  # pixels of 100 to the inch: a text's box is that much larger than its ink
 

@@ -5,7 +5,8 @@ objective that needs no labels. The loop can be killed at any moment: it goes on
 state to the same result, bit for bit on a CPU.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, unknown
 from pipeline.learning.coefficients import Coefficients
 from pipeline.learning.collapse import tells
-from pipeline.learning.feeding import Feeder, draw
+from pipeline.learning.feeding import ORDERS, Feeder, draw, draw_long_tail, draw_once
 from pipeline.learning.memory import images_at_once
 from pipeline.learning.objectives import objective_named
 from pipeline.learning.options import PUBLISHED, FitData, LearningOptions
@@ -60,8 +61,8 @@ def learn_coefficients(
         options.memory_gb, data.encoder, vectors, torch.from_numpy(first).to(device)
     )
     experts = _expert_predictions(data, tasks) if objective.needs == "experts" else None
-    drawn = options.resolved.steps, options.batch * options.batches_per_task
-    draws = {task: draw(seed, task, len(data.images[task]), *drawn) for task in tasks}
+    draws = _draws(seed, vectors, data, options)
+    options = replace(options, steps=len(draws[tasks[0]]))
     feeder = Feeder({task: data.images[task] for task in tasks}, draws, device, group)
     with CoefficientStep(
         data.encoder,
@@ -76,7 +77,7 @@ def learn_coefficients(
         chunk=chunk,
         group=group,
     ) as step:
-        watched = {task: tells(len(data.heads[task]), draws[task].shape[1]) for task in tasks}
+        watched = {task: tells(len(data.heads[task]), len(draws[task][0])) for task in tasks}
         run = Run(step, watched, options, state, saves=group.first)
         group.barrier()  # nobody saves before everybody has read
         for batch in feeder.batches(run.done, 0 if run.over else options.resolved.steps):
@@ -88,6 +89,30 @@ def learn_coefficients(
             if run.over:
                 break
         return run.result()
+
+
+def _draws(
+    seed: int, vectors: TaskVectors, data: FitData, options: LearningOptions
+) -> Mapping[str, Sequence[np.ndarray] | np.ndarray]:
+    """task -> for every step the indices of its images."""
+    counts = {task: len(data.images[task]) for task in vectors.tasks}
+    steps, batch = options.resolved.steps, options.batch * options.batches_per_task
+    if options.order == "random":
+        return {task: draw(seed, task, count, steps, batch) for task, count in counts.items()}
+    if options.order == "stream":
+        return draw_once(seed, counts, batch)
+    if options.order != "long_tail":
+        raise unknown("order of images", options.order, ORDERS)
+    # There are no labels: classes are those that the pretrained model predicts.
+    data.encoder.load(vectors.pretrained, "the pretrained model")
+    found = {}
+    for task in vectors.tasks:
+        predicted = probabilities(
+            data.encoder, data.heads[task], data.logit_scale, data.images[task]
+        )
+        classes = predicted.argmax(dim=1).cpu().numpy()
+        found[task] = draw_long_tail(seed, task, classes, steps, batch)
+    return found
 
 
 def _expert_predictions(data: FitData, tasks: tuple[str, ...]) -> dict[str, Tensor]:

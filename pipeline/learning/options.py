@@ -1,13 +1,14 @@
 """What coefficient learning is given: images and heads, and how to learn."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
 from pipeline.clip import ImageEncoder
+from pipeline.learning.feeding import Order
 from pipeline.learning.granularity import Granularity
 from pipeline.learning.schedules import Schedule, schedule_named
 
@@ -34,6 +35,7 @@ class LearningOptions:
     lr: float | None = None  # None: the schedule's own
     batch: int = 16  # images per task
     batches_per_task: int = 1  # in a step; the authors' code takes 2
+    order: Order = "random"  # of images; a stream takes as many steps as its images give
     initial: float = 0.3
     clamp: bool = True  # to [0, 1]
     objective: str = "entropy"  # of OBJECTIVES
@@ -43,7 +45,8 @@ class LearningOptions:
     @property
     def resolved(self) -> Schedule:
         """The schedule with these steps and this rate. Raises `UserError` for an unknown name."""
-        return schedule_named(self.schedule, self.steps, self.lr)
+        found = schedule_named(self.schedule, self.steps, self.lr)
+        return replace(found, plateau=0.0) if self.order == "stream" else found
 
 
 PUBLISHED = LearningOptions()

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.merging.methods import METHODS
+from pipeline.report.content import one_per_task
 from pipeline.report.tables import difference, printed, signed
 
 # Largest difference in points that rounding, libraries and hardware explain.
-EXACT = 0.3  # of models without learning
-LEARNED = 1.0  # of learned ones: other images, in another order
+EXACT = 0.3  # of models that no image had part in
+LEARNED = 1.0  # of the others: other images, in another order
 EVALUATOR = ("experts", "pretrained")  # nothing was merged: they show whether evaluation agrees
 
 ABOVE, BELOW = "\N{BLACK UP-POINTING TRIANGLE}", "\N{BLACK DOWN-POINTING TRIANGLE}"
@@ -85,10 +86,12 @@ class Beside:
 
     @property
     def groups(self) -> tuple[tuple[Line, ...], ...]:
-        """The lines that check the evaluator, then the merged models."""
+        """The lines that check the evaluator, the merged models, and what is no single model."""
         first = tuple(line for name in EVALUATOR for line in self.lines if line.method == name)
-        merged = tuple(line for line in self.lines if line.method not in EVALUATOR)
-        return tuple(group for group in (first, merged) if group)
+        merged = [line for line in self.lines if line.method not in EVALUATOR]
+        single = tuple(line for line in merged if not one_per_task(line.method))
+        others = tuple(line for line in merged if one_per_task(line.method))
+        return tuple(group for group in (first, single, others) if group)
 
     @property
     def compared(self) -> tuple[Flagged, ...]:

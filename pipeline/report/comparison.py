@@ -27,7 +27,7 @@ from pipeline.report.published import Printed, published, split_numbers, title
 from pipeline.report.tables import NOTHING, difference, printed, with_pretrained
 
 INDUCTIVE = (
-    "No published figure stands here: published ones come from whole test splits, on which the "
+    "No published figure stands here: published ones come from whole test splits, on which "
     "coefficients were learned as well (protocol: transductive), these from the part of them that "
     "is kept for evaluation (protocol: inductive)."
 )
@@ -183,7 +183,7 @@ def _notes(content: Content, known: Known, tables: Sequence[Beside]) -> Iterator
     yield (
         "Accuracy in percent: ours, in brackets ours minus published, below it the published one "
         f"(averages: means of the printed figures). {ABOVE} and {BELOW} mark differences of more "
-        f"than {EXACT:.1f} points, of learned methods {LEARNED:.1f}."
+        f"than {EXACT:.1f} points, of methods that read images {LEARNED:.1f}."
     )
     if known and not _is_whole(content, known):
         yield (

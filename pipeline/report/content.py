@@ -1,7 +1,7 @@
 """Everything the report says, read from the files that the stages wrote into one structure."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +12,10 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline.config import Config
 from pipeline.errors import CheckpointError, UserError
-from pipeline.evaluation import Predictions
 from pipeline.files import need, read_json
 from pipeline.layout import Layout
 from pipeline.merging.methods import METHODS
+from pipeline.statistics import Interval
 
 STAGES = (
     "fetch",
@@ -28,9 +28,6 @@ STAGES = (
     "generalization",
 )
 REFERENCE = "task_arithmetic"  # the merge without learning that the learned ones are held against
-
-# Two-sided 95 % of a normal distribution.
-Z_95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -51,14 +48,6 @@ class Similarity:
     tasks: tuple[str, ...]
     cosines: np.ndarray  # [tasks, tasks]
     relative_norms: Mapping[str, float]  # task -> |task vector| / |pretrained weights|
-
-
-@dataclass(frozen=True)
-class Interval:
-    """95 % confidence interval of a difference, in points."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -94,8 +83,7 @@ class Content:
     @property
     def best(self) -> str | None:
         """The single merged model with the highest average that needed no label."""
-        merged = [m for m in self.methods if competes(m) and m != "pretrained"]
-        return max(merged, key=lambda m: self.clean[m]["avg"], default=None)
+        return best_of(self, (m for m in self.methods if competes(m) and m != "pretrained"))
 
 
 def task_titles(config: Config) -> dict[str, str]:
@@ -103,10 +91,26 @@ def task_titles(config: Config) -> dict[str, str]:
     return {task: config.task(task).title for task in config.profile.tasks}
 
 
+def best_of(content: Content, methods: Iterable[str]) -> str | None:
+    """The one with the highest clean average; None of none. What has no clean figures is last."""
+    averages = {m: content.clean[m]["avg"] if m in content.clean else 0.0 for m in methods}
+    return max(averages, key=averages.__getitem__, default=None)
+
+
+def one_per_task(method: str) -> bool:
+    """Whether a method is not one model, but wants the task of an image or parameters for each."""
+    row = METHODS[method]
+    return row.reads("task_identity") or row.reads("extra_parameters")
+
+
 def competes(method: str) -> bool:
     """Whether a method makes one model for all tasks without reading a label."""
-    row = METHODS[method]
-    return not row.reads("labels") and not row.reads("task_identity")
+    return not METHODS[method].reads("labels") and not one_per_task(method)
+
+
+def is_adamerging(method: str) -> bool:
+    """Whether a method learns its coefficients without labels."""
+    return METHODS[method].learns and not METHODS[method].reads("labels")
 
 
 def stage_command(stage: str) -> str:
@@ -147,7 +151,7 @@ def read_content(config: Config, layout: Layout) -> Content:
         generalization=metric("generalization", "generalization", "generalization"),
         learned=learned or {},
         similarity=similarity,
-        gain=_gain(content, layout),
+        gain=_gain(content),
         runs=tuple(_read_runs(layout)),
         sources=read_json(layout.sources, stage_command("fetch"))
         if layout.sources.exists()
@@ -212,27 +216,16 @@ def _read_similarity(config: Config, layout: Layout) -> Similarity | None:
     )
 
 
-def _gain(content: Content, layout: Layout) -> Interval | None:
-    """Interval of the best model's gain over task arithmetic, from the images they differ on.
+def _gain(content: Content) -> Interval | None:
+    """Interval of the best model's gain over task arithmetic, as `evaluate` found it.
 
-    Both models saw the same images, so the variance is that of the paired differences. None where
-    predictions are missing or task arithmetic is itself the best.
+    Both models saw the same images, so it is that of the paired differences. None where task
+    arithmetic is itself the best, or was not tested.
     """
-    best = content.best
-    if best in (None, REFERENCE) or REFERENCE not in content.methods:
+    if content.best is None:
         return None
-    means, variances = [], []
-    for seed in content.config.profile.seeds:
-        for task in content.tasks:
-            paths = [layout.predictions(seed, method, task) for method in (best, REFERENCE)]
-            if not all(path.exists() for path in paths):
-                return None
-            ours, theirs = (Predictions.load(p, stage_command("evaluate")) for p in paths)
-            difference = 100.0 * (ours.correct.astype(float) - theirs.correct)
-            means.append(difference.mean())
-            variances.append(difference.var() / len(difference))
-    half = Z_95 * float(np.sqrt(np.sum(variances))) / len(means)
-    return Interval(float(np.mean(means)) - half, float(np.mean(means)) + half)
+    beside = content.clean[content.best].get("beside", {}).get(REFERENCE)
+    return beside and Interval(*beside["interval"])
 
 
 def _read_runs(layout: Layout) -> Iterator[dict[str, Any]]:

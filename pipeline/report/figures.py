@@ -9,7 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.projections.polar import PolarAxes
 
 from pipeline.merging.methods import METHODS
-from pipeline.report.content import Content
+from pipeline.report.content import Content, competes
+from pipeline.report.drawn import MOST, drawn, left_out
 from pipeline.report.style import (
     GRID,
     INK,
@@ -27,14 +28,14 @@ from pipeline.report.tables import corruption_title, printed, with_pretrained
 # Between a label and its number; SVG would make one space of several ordinary ones.
 GAP = 3 * "\N{NO-BREAK SPACE}"
 
-# A radar of all methods is a knot; these tell the story.
-RADAR = ("pretrained", "task_arithmetic", "adamerging_layerwise", "adamerging_layerwise_pp")
+RADAR = 5  # outlines that can be followed around
 
 
 def averages(content: Content) -> Plot:
     """Average accuracy of every method, with its tasks as faint dots behind."""
     methods = content.methods
-    figure = new_figure(PAGE_WIDTH, 0.8 + 0.36 * len(methods))
+    pitch = 0.36 if len(methods) <= MOST else 0.28
+    figure = new_figure(PAGE_WIDTH, 0.8 + pitch * len(methods))
     axes = figure.add_subplot()
     for place, method in enumerate(methods):
         row, look = content.clean[method], LOOKS[method]
@@ -64,8 +65,9 @@ def averages(content: Content) -> Plot:
 
 
 def radar(content: Content) -> Plot | None:
-    """Per-task accuracy of the main methods inside that of the experts."""
-    methods = [m for m in (*RADAR, "experts") if m in content.methods]
+    """Per-task accuracy of some single models inside that of the experts."""
+    rivals = [method for method in content.methods if competes(method) or method == "experts"]
+    methods = drawn(content, rivals, RADAR)
     if len(content.tasks) < 3 or len(methods) < 2:
         return None
     figure = new_figure(7.2, 6.4)
@@ -94,7 +96,8 @@ def radar(content: Content) -> Plot | None:
         "radar",
         figure,
         "Accuracy per task, in percent from the centre outwards. What is missing to the outer "
-        "outline is what merging costs against one expert per task.",
+        "outline is what merging costs against one expert per task."
+        + left_out(methods, rivals, kind="single models without labels, and experts"),
         f"Radar chart of the accuracy on {len(content.tasks)} tasks for "
         + ", ".join(METHODS[m].title for m in methods),
         {"unit": "percent", "methods": tasks},
@@ -107,7 +110,8 @@ def robustness(content: Content) -> Plot | None:
     if not figures:
         return None
     settings = content.config.profile.robustness
-    methods = [method for method in content.methods if method in figures]
+    tested = [method for method in content.methods if method in figures]
+    methods = drawn(content, tested)
     adapted = {m: row for m, row in content.robustness.get("adapted", {}).items() if m in METHODS}
     figure, panels = panel_grid(len(settings.corruptions), 2.2, 1.3, ("severity", "accuracy, %"))
     for name, axes in zip(settings.corruptions, panels, strict=True):
@@ -130,7 +134,8 @@ def robustness(content: Content) -> Plot | None:
         "robustness",
         figure,
         f"Accuracy on corrupted images, in percent, mean over {tasks} "
-        f"({settings.images} images each); none: without corruption.{note}",
+        f"({settings.images} images each); none: without corruption.{note}"
+        + left_out(methods, tested),
         "Curves of the accuracy against the severity of "
         + ", ".join(corruption_title(name).lower() for name in settings.corruptions),
         {"unit": "percent", "clean": {m: figures[m] for m in methods}, "adapted": adapted},
@@ -162,7 +167,11 @@ def generalization(content: Content) -> Plot | None:
     ]
     if not splits:
         return None
-    figures = {split: with_pretrained(content, split) for split in splits}
+    tested = {split: with_pretrained(content, split) for split in splits}
+    figures = {
+        split: {method: by[method] for method in drawn(content, by)} for split, by in tested.items()
+    }
+    every = max(tested.values(), key=len)
     lines = sum(0.85 + 0.3 * len(figures[split]) for split in splits)
     figure = new_figure(PAGE_WIDTH, lines + 0.5, h_pad=ROW_GAP)
     heights = [len(figures[split]) + 1 for split in splits]
@@ -181,7 +190,8 @@ def generalization(content: Content) -> Plot | None:
         "generalization",
         figure,
         "Accuracy, in percent, of models merged from the seen tasks alone: on those tasks (left) "
-        "and on tasks whose experts and images took no part (right). Dotted: the pretrained model.",
+        "and on tasks whose experts and images took no part (right). Dotted: the pretrained model."
+        + left_out(drawn(content, every), every, "tables have"),
         "Bars of the average accuracy on seen and unseen tasks for each split",
         {"unit": "percent", "splits": figures},
     )

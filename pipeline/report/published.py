@@ -22,16 +22,8 @@ _OURS = {"finetuned": "experts", "average": "weight_average"}  # where the file'
 ELSEWHERE = {  # how methods are printed that are not in METHODS
     "multitask": "Multi-task fine-tuning",
     "ensemble": "Ensemble of the experts",
-    "fisher": "Fisher merging",
-    "regmean": "RegMean",
-    "regmean_plus_plus": "RegMean++",
     "concrete_task_arithmetic": "Concrete task arithmetic",
     "concrete_adamerging": "Concrete AdaMerging (layer-wise)",
-    "wudi": "WUDI-merging",
-    "iso_c": "Iso-C",
-    "iso_cts": "Iso-CTS",
-    "tsv_m": "TSV-M",
-    "emr": "EMR-merging",
     "e_wemoe_90": "Efficient WEMoE (90 %)",
     "wemoe": "WEMoE",
 }

@@ -32,15 +32,21 @@ THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
 # Okabe and Ito's colours, https://jfly.uni-koeln.de/color/
 SKY, BLUE, GREEN, ORANGE = "#56b4e9", "#0072b2", "#009e73", "#e69f00"
 VERMILLION, PURPLE, GREY = "#d55e00", "#cc79a7", "#8c939a"
+# Two more that differ from them in every kind of colour vision.
+BROWN, MAGENTA = "#8c5523", "#aa3377"
 
 
 @dataclass(frozen=True)
 class Look:
-    """A method's colour and marker, alike in all figures. Open: a variant of another method."""
+    """A method's colour, marker and line, alike in all figures.
+
+    A colour is a family's. Open: a variant of another method; dashed, where `dash` says no other.
+    """
 
     colour: str
     marker: str
     open: bool = False
+    dash: str = ""
 
     @property
     def css(self) -> str:
@@ -53,12 +59,12 @@ class Look:
         return "none" if self.open else self.colour
 
     def line(self, **more: Any) -> dict[str, Any]:
-        """Keywords of `Axes.plot`: dashed and hollow where the method is a variant."""
+        """Keywords of `Axes.plot`: hollow where the method is a variant."""
         return {
             "color": self.colour,
             "marker": self.marker,
             "markerfacecolor": self.face,
-            "linestyle": "--" if self.open else "-",
+            "linestyle": self.dash or ("--" if self.open else "-"),
             "linewidth": 1.4,
             "markersize": 5,
         } | more
@@ -66,15 +72,42 @@ class Look:
 
 LOOKS: dict[str, Look] = {
     "pretrained": Look(GREY, "o"),
+    # Means and arithmetic
     "weight_average": Look(SKY, "v"),
     "task_arithmetic": Look(BLUE, "s"),
     "task_arithmetic_tuned": Look(BLUE, "D", open=True),
+    # Entries of task vectors
     "ties": Look(PURPLE, "^"),
+    "dare": Look(PURPLE, "<", dash=":"),
+    "dare_ties": Look(PURPLE, "<", open=True),
+    "breadcrumbs": Look(PURPLE, "8", dash="-."),
+    "magmax": Look(PURPLE, ">"),
+    "consensus_ta": Look(PURPLE, "H", open=True, dash="-."),
+    "pcb": Look(PURPLE, "P", open=True, dash=":"),
+    # Tensors as wholes
+    "lines": Look(SKY, ">", open=True),
+    "model_stock": Look(SKY, "p", dash="-."),
+    "slerp": Look(SKY, "d", open=True, dash=":"),
+    # Singular vectors, interference
+    "tsv_m": Look(BROWN, "s"),
+    "iso_c": Look(BROWN, "o", dash="-."),
+    "iso_cts": Look(BROWN, "o", open=True),
+    "wudi": Look(BROWN, "^", dash=":"),
+    "awd": Look(BROWN, "v", open=True, dash="-."),
+    # Statistics of images
+    "fisher": Look(MAGENTA, "D", dash="-."),
+    "regmean": Look(MAGENTA, "X"),
+    "regmean_plus_plus": Look(MAGENTA, "P", open=True),
+    # Learned coefficients
     "adamerging_taskwise": Look(ORANGE, "P"),
     "adamerging_taskwise_pp": Look(ORANGE, "X", open=True),
     "adamerging_blockwise": Look(GREEN, "p", open=True),
     "adamerging_layerwise": Look(GREEN, "h"),
     "adamerging_layerwise_pp": Look(VERMILLION, "*"),
+    "adamerging_layerwise_awd": Look(VERMILLION, "h", open=True),
+    # More than one model
+    "tall_mask": Look(INK, "s", open=True, dash=":"),
+    "emr": Look(INK, "^", open=True, dash="-."),
     "experts": Look(INK, "d", open=True),
 }
 

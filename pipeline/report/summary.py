@@ -5,10 +5,20 @@ from dataclasses import dataclass
 
 from pipeline.merging.methods import METHODS
 from pipeline.report.comparison import compare
-from pipeline.report.content import REFERENCE, Content, competes
+from pipeline.report.content import (
+    REFERENCE,
+    Content,
+    best_of,
+    competes,
+    is_adamerging,
+    one_per_task,
+)
+from pipeline.report.needs import needs_of
 from pipeline.report.tables import adapted_averages, difference, printed, signed, with_pretrained
 
 TUNED = "task_arithmetic_tuned"
+# Methods whose titles are ordinary words: inside a sentence these begin with a small letter.
+WORDS = ("pretrained", "weight_average", REFERENCE, TUNED, "experts")
 
 MINIATURE = (
     "This is a miniature: drawn tasks of 32-pixel images and a very small CLIP. It shows how the "
@@ -29,6 +39,7 @@ def sentences(content: Content) -> list[str]:
     return [
         *_published(content),
         *_best(content),
+        *_rivals(content),
         *_worst(content),
         *_robust(content),
         *_unseen(content),
@@ -55,14 +66,14 @@ def key_figures(content: Content) -> list[KeyFigure]:
 
 
 def setting(content: Content) -> str:
-    """How the coefficients were learned, and from which images the figures come."""
+    """Which images methods read, and which the figures come from."""
     if content.config.profile.protocol == "transductive":
         return (
-            "Protocol: transductive. Coefficients were learned on the evaluation images "
+            "Protocol: transductive. Methods that need images read the evaluation images "
             "themselves, without labels, as in the AdaMerging paper."
         )
     return (
-        "Protocol: inductive. Coefficients were learned on unlabeled images (adapt) apart from "
+        "Protocol: inductive. Methods that need images read unlabeled ones (adapt) apart from "
         "those that the figures come from (eval)."
     )
 
@@ -81,7 +92,8 @@ def _best(content: Content) -> Iterator[str]:
     row = content.clean[best]
     yield (
         f"Of the single models merged without labels, {_inline(best)} is the best: "
-        f"{_percent(row['avg'])} on average over {len(content.tasks)} tasks."
+        f"{_percent(row['avg'])} on average over {len(content.tasks)} tasks "
+        f"(it needs {' and '.join(words for _, words in needs_of(best))})."
     )
     gains = []
     if best != REFERENCE and REFERENCE in content.methods:
@@ -105,6 +117,25 @@ def _best(content: Content) -> Iterator[str]:
         yield (
             f"It keeps {_percent(row['normalized'])} of the accuracy of the experts, one model "
             f"per task, which average {_percent(content.clean['experts']['avg'])}."
+        )
+
+
+def _rivals(content: Content) -> Iterator[str]:
+    """The best AdaMerging, where another model is better, and the best that is no single model."""
+    best = content.best
+    learned = best_of(content, (m for m in content.methods if is_adamerging(m)))
+    if best and learned and learned != best:
+        yield (
+            f"The best AdaMerging, {_inline(learned)}, has "
+            f"{_percent(content.clean[learned]['avg'])}: "
+            f"{_points(_gap(content, learned, best))} {_inline(best)}."
+        )
+    others = (m for m in content.methods if one_per_task(m) and m != "experts")
+    if other := best_of(content, others):
+        yield (
+            f"With a part of its own for every task, {_inline(other)} has "
+            f"{_percent(content.clean[other]['avg'])}: it needs "
+            f"{' and '.join(words for _, words in needs_of(other))}."
         )
 
 
@@ -170,8 +201,9 @@ def _unseen(content: Content) -> Iterator[str]:
         names = " and ".join(content.task_titles[task] for task in tasks.unseen)
         base = figures.get("pretrained")
         yield (
-            f"On {names}, when these took no part in the merge, {_inline(top)} is the best with "
-            f"{_percent(figures[top]['unseen'])}"
+            f"On {names}, when these took no part in the merge, {_inline(top)} "
+            + (f"is the best of {len(rivals)} merges with " if len(rivals) > 1 else "has ")
+            + _percent(figures[top]["unseen"])
             + (f" (pretrained: {_percent(base['unseen'])})." if base else ".")
         )
 
@@ -193,6 +225,6 @@ def _percent(value: float) -> str:
 
 
 def _inline(method: str) -> str:
-    """A method's title inside a sentence: lower case, but for names such as TIES."""
+    """A method's title inside a sentence: names keep their capitals, ordinary words do not."""
     title = METHODS[method].title
-    return title if any(letter.isupper() for letter in title[1:]) else title[0].lower() + title[1:]
+    return title[0].lower() + title[1:] if method in WORDS else title

@@ -6,9 +6,12 @@ from typing import Any
 
 from pipeline.config import Config
 from pipeline.merging.methods import METHODS
-from pipeline.report.content import REFERENCE, Content, competes, task_titles
+from pipeline.report.content import REFERENCE, Content, competes, one_per_task, task_titles
+from pipeline.report.needs import key as key_of_needs
+from pipeline.report.needs import needs_of
 
 NOTHING = "\N{EN DASH}"
+OTHERS = "Not one model for all tasks"  # above the rows that are no single model
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,9 @@ class Row:
         return METHODS[self.method].reads("labels")
 
     @property
-    def one_per_task(self) -> bool:
-        """Whether it is not one model, but one for each task."""
-        return METHODS[self.method].reads("task_identity")
+    def needs(self) -> tuple[tuple[str, str], ...]:
+        """(Letter, words) of everything that it needs."""
+        return needs_of(self.method)
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,14 @@ class Table:
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    needs: bool = False  # whether a column says what the methods need
 
     @property
-    def groups(self) -> tuple[tuple[Row, ...], ...]:
-        """Single models first, then the rows that need one model per task."""
-        single = tuple(row for row in self.rows if not row.one_per_task)
-        several = tuple(row for row in self.rows if row.one_per_task)
-        return tuple(group for group in (single, several) if group)
+    def groups(self) -> dict[str, tuple[Row, ...]]:
+        """Title -> rows: single models, without a title, and then those that are none."""
+        single = tuple(row for row in self.rows if not one_per_task(row.method))
+        others = tuple(row for row in self.rows if one_per_task(row.method))
+        return {title: rows for title, rows in (("", single), (OTHERS, others)) if rows}
 
     @property
     def label_tuned(self) -> bool:
@@ -89,10 +93,13 @@ def signed(value: float) -> str:
     return text[1:] if text[1:] == "0.0" else text.replace("-", "\N{MINUS SIGN}")
 
 
-def make_table(rows: Mapping[str, tuple[str, str]], columns: Sequence[Column]) -> Table:
+def make_table(
+    rows: Mapping[str, tuple[str, str]], columns: Sequence[Column], needs: bool = False
+) -> Table:
     """A table of `rows`: key -> (method, title). The best competing number of a column is marked.
 
-    Numbers are compared as printed, so that two that look alike are marked alike.
+    Numbers are compared as printed, so that two that look alike are marked alike. `needs`: whether
+    a column says what the methods need.
     """
     cells = [_cells({key: method for key, (method, _) in rows.items()}, one) for one in columns]
     return Table(
@@ -101,6 +108,7 @@ def make_table(rows: Mapping[str, tuple[str, str]], columns: Sequence[Column]) -
             Row(method, title, tuple(column[key] for column in cells))
             for key, (method, title) in rows.items()
         ),
+        needs=needs,
     )
 
 
@@ -130,7 +138,7 @@ def _nested(figures: Mapping[str, Mapping[str, Any]], group: str, name: str) -> 
 
 
 def accuracy_table(config: Config, clean: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Clean accuracy: methods x (average, tasks, share of the experts' accuracy, ECE)."""
+    """Clean accuracy: methods x (needs, average, tasks, share of the experts' accuracy, ECE)."""
     several = len(config.profile.seeds) > 1
     titles = task_titles(config)
     columns = [
@@ -139,7 +147,7 @@ def accuracy_table(config: Config, clean: Mapping[str, Mapping[str, Any]]) -> Ta
         Column("Normalised", _numbers(clean, "normalized")),
         Column("ECE", _numbers(clean, "ece"), lowest=True),
     ]
-    return make_table(_by_method(config.methods), columns)
+    return make_table(_by_method(config.methods), columns, needs=True)
 
 
 def accuracy_note(config: Config, table: Table) -> str:
@@ -151,6 +159,7 @@ def accuracy_note(config: Config, table: Table) -> str:
         "Normalised: accuracy divided by the task's expert, averaged. "
         "ECE: expected calibration error, lower is better. "
         "Bold: the best single model without labels.",
+        f"Needs: {key_of_needs(row.method for row in table.rows)}.",
     ]
     if table.label_tuned:
         notes.append("† chose its coefficient with labels, so it does not compete.")

@@ -13,12 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline.config import Config
 from pipeline.errors import CheckpointError, UserError
-from pipeline.evaluation import (
-    Predictions,
-    accuracy,
-    calibration_error,
-    negative_log_likelihood,
-)
+from pipeline.evaluation import Predictions, measured
 from pipeline.files import need, read_json, sha256
 from pipeline.layout import Layout
 from pipeline.merging.methods import METHODS
@@ -28,8 +23,10 @@ from pipeline.tracking.store import configuration_key, configuration_tags, metri
 CURVE_POINTS = 100
 LEARNING = (
     *("granularity", "objective", "schedule", "steps", "lr", "batch", "batches_per_task"),
-    *("initial", "clamp", "keep", "source", "sha256"),
+    *("initial", "clamp", "processing", "keep", "source", "sha256"),
 )
+
+FIGURES = ("ece", "ece_mass", "nll", "brier", "joint")  # of clean images, beside accuracy
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class Row:
     params: Mapping[str, str]
     tags: Mapping[str, str]
     curves: Mapping[str, np.ndarray]  # name -> one value per step
-    model: Path | None  # the merged weights, if it is one model for all tasks
+    model: Path | None  # the merged weights, if one file holds them
     data: tuple[str, str] | None  # folder of the images, hash of the splits; None if not pulled
     files: tuple[Path, ...]  # coefficients with every step's history, and their heatmap
 
@@ -117,6 +114,7 @@ class _Reader:
             "method": self.method,
             "seed": str(self.seed),
             "label_tuned": str(method.reads("labels")).lower(),
+            "needs": ", ".join(sorted(method.needs)) or "weights only",
             **learned.tags,
             **output_holding(outputs, _relative(self.layout, weights)),
         }
@@ -140,7 +138,7 @@ class _Reader:
     def _clean(self, entry: Mapping[str, Any]) -> dict[str, float]:
         """With several seeds the file holds means: the seed's own come from its predictions."""
         if not self._several:
-            figures = {"ece/avg": entry["ece"], "nll/avg": entry["nll"]}
+            figures = {f"{name}/avg": entry[name] for name in FIGURES if name in entry}
             tasks = entry["tasks"]
         else:
             paths = {
@@ -148,11 +146,14 @@ class _Reader:
                 for task in self.config.profile.tasks
             }
             made_by = "python -m stages.evaluate"
-            loaded = {task: Predictions.load(path, made_by) for task, path in paths.items()}
-            tasks = {task: round(accuracy(one), 2) for task, one in loaded.items()}
+            found = {
+                task: measured(Predictions.load(path, made_by)) for task, path in paths.items()
+            }
+            tasks = {task: round(values["accuracy"], 2) for task, values in found.items()}
             figures = {
-                "ece/avg": round(mean(map(calibration_error, loaded.values())), 2),
-                "nll/avg": round(mean(map(negative_log_likelihood, loaded.values())), 4),
+                f"{name}/avg": round(mean(values[name] for values in found.values()), 4)
+                for name in FIGURES
+                if all(name in values for values in found.values())
             }
         average = {"clean/avg": self._average(entry, "evaluate")}
         return average | {f"clean/{task}": value for task, value in tasks.items()} | figures
@@ -190,7 +191,7 @@ class _Reader:
             ) from None
 
     def _learned(self) -> "_Learned":
-        if not METHODS[self.method].reads("images"):
+        if not METHODS[self.method].learns:
             return _Learned()
         path = self.layout.coefficients(self.seed, self.method)
         facts, arrays = _read_coefficients(path)
@@ -209,7 +210,7 @@ class _Reader:
 
     def _weights(self) -> Path:
         """The merged model; a folder where every task has its own."""
-        if METHODS[self.method].reads("task_identity"):
+        if self.method == "experts":
             return self.layout.expert(self.seed, self.config.profile.tasks[0]).parent
         return self.layout.merged(self.seed, self.method)
 

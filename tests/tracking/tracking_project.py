@@ -111,7 +111,7 @@ def write_coefficients(path: Path, arrays: dict[str, np.ndarray], facts: dict[st
 
 def made_predictions(rng: np.random.Generator) -> Predictions:
     top = rng.integers(0, 4, (20, 4)).astype(np.int16)
-    p = rng.random((3, 20)).astype(np.float32)
+    p = rng.random((4, 20)).astype(np.float32)
     return Predictions(np.arange(20, dtype=np.int32), rng.integers(0, 4, 20), top, *p)
 
 

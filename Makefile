@@ -44,8 +44,8 @@ readme: venv  ## write the tables and figures of README.md and docs/ from the me
 bench: venv  ## time the coefficient-learning step beside its peers: make bench [BENCH=--quick]
 	@$(VENV)/python -m benchmarks.learning_step $(BENCH)
 
-merge-bench: venv  ## time merging beside FusionBench's functions, in what `make bench` installed
-	@OMP_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks.merging
+merge-bench: venv  ## time and weigh merging beside FusionBench's functions
+	@$(VENV)/python -m benchmarks.merging
 
 corruptions-bench: venv  ## time the corruptions beside imagecorruptions, likewise
 	@OMP_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks.corruptions

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from benchmarks.settings import TWO_BLOCKS, Method, Problem
-from stages._stage import say, user_errors
+from stages._progress import say
+from stages._stage import user_errors
 
 if TYPE_CHECKING:
     from benchmarks.workers import Workers

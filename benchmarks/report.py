@@ -52,6 +52,7 @@ def blocks(figures: Mapping[str, Any]) -> dict[str, str | None]:
         "step-floor": _floor_facts(figures),
         "step-gate": _gate(figures),
         "preparing": None,  # benchmarks/preparing.py writes it
+        "merging": None,  # benchmarks/merging.py writes it
     }
 
 

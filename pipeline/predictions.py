@@ -12,7 +12,7 @@ from pipeline.evaluation import Predictions
 if TYPE_CHECKING:
     from pipeline.joint import Joint
 
-BATCH = 256
+BATCH = 128  # images; of more, activations of a CPU leave its caches
 
 
 def entropy(logits: Tensor) -> Tensor:

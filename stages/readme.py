@@ -58,6 +58,7 @@ def pages_of(root: Path) -> list[Path]:
 def blocks_of(root: Path) -> dict[str, str | None]:
     """Block -> its text, None where a block is to stay as it is."""
     from pipeline.config import load_config
+    from pipeline.findings import findings_blocks
     from pipeline.layout import Layout
     from pipeline.readme import accuracy_block, methods_block, study_block, timings_block
     from pipeline.study.pages import study_blocks
@@ -70,7 +71,7 @@ def blocks_of(root: Path) -> dict[str, str | None]:
         "methods": methods_block(),
     }
     commands = {"timings": f"make repro PROFILE={PROFILE}", "study": "make study"}
-    studies = study_blocks(study)
+    studies = study_blocks(study) | findings_blocks(load_config(root, STUDY), study)
     blocks |= studies
     commands |= dict.fromkeys(studies, "make study")
     for name, command in commands.items():

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from report_metrics import write_metrics
 from safetensors.numpy import save_file
 
 from pipeline.config import Config, load_config
@@ -17,45 +18,11 @@ from pipeline.merging.methods import METHODS
 from pipeline.report.content import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
-AVERAGES = {
-    "pretrained": 57.7,
-    "weight_average": 64.6,
-    "task_arithmetic": 65.4,
-    "task_arithmetic_tuned": 67.6,
-    "ties": 65.6,
-    "dare": 65.2,
-    "dare_ties": 65.0,
-    "breadcrumbs": 65.9,
-    "magmax": 62.8,
-    "consensus_ta": 66.4,
-    "pcb": 66.9,
-    "lines": 67.1,
-    "model_stock": 63.3,
-    "slerp": 64.0,
-    "tsv_m": 69.0,
-    "iso_c": 68.5,
-    "iso_cts": 68.9,
-    "wudi": 69.2,
-    "awd": 66.0,
-    "fisher": 65.1,
-    "regmean": 67.9,
-    "regmean_plus_plus": 68.3,
-    "adamerging_taskwise": 67.2,
-    "adamerging_taskwise_pp": 67.5,
-    "adamerging_blockwise": 68.8,
-    "adamerging_layerwise": 69.4,
-    "adamerging_layerwise_pp": 70.1,
-    "adamerging_layerwise_awd": 69.9,
-    "tall_mask": 88.4,
-    "emr": 86.2,
-    "experts": 92.8,
-}
 # Every method of eight tasks: SLERP takes two.
 EVERY: dict[str, Any] = {
     "merge": {"methods": [m for m in METHODS if not METHODS[m].learns and m != "slerp"]},
     "learn": {"methods": [m for m in METHODS if METHODS[m].learns]},
 }
-NOT_BEST = ("labels", "task_identity")  # what a method that is held beside others does not need
 _IN_BLOCK = ("ln_1", "attn.in_proj_", "attn.out_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
 
 
@@ -97,10 +64,7 @@ def write_artifacts(config: Config, steps: int = 40, images: int = 120) -> Layou
     """Everything that the stages before the report write; the same for the same arguments."""
     layout = Layout(config.root, config.name)
     rng = np.random.default_rng(1)
-    clean = _clean(config, rng)
-    write_json(layout.metric("clean"), clean)
-    write_json(layout.metric("robustness"), _robustness(config, clean))
-    write_json(layout.metric("generalization"), _generalization(config, clean))
+    clean = write_metrics(config, rng)
     for seed in config.profile.seeds:
         _vectors(config, layout, seed, rng)
         for method in config.profile.learn.methods:
@@ -112,95 +76,6 @@ def write_artifacts(config: Config, steps: int = 40, images: int = 120) -> Layou
     for place, stage in enumerate(STAGES):
         write_json(layout.run(stage), _run(stage, place))
     return layout
-
-
-def _clean(config: Config, rng: np.random.Generator) -> dict[str, Any]:
-    offsets = dict(
-        zip(config.profile.tasks, rng.normal(0, 9, len(config.profile.tasks)), strict=True)
-    )
-    clean = {}
-    for method in config.methods:
-        spread = 0.2 if method == "experts" else 1.0
-        tasks = {
-            task: round(float(AVERAGES[method] + spread * offset + rng.normal(0, 2)), 2)
-            for task, offset in offsets.items()
-        }
-        average = round(float(np.mean(list(tasks.values()))), 2)
-        clean[method] = {
-            "avg": average,
-            "avg_sd": 0.61 if len(config.profile.seeds) > 1 else 0.0,
-            "worst": min(tasks.values()),
-            "normalized": round(average / AVERAGES["experts"] * 100, 2),
-            "ece": round(float(rng.uniform(3, 14)), 2),
-            "nll": 1.1,
-            "entropy": 0.7,
-            "seeds": {str(seed): average for seed in config.profile.seeds},
-            "tasks": tasks,
-        }
-    single = [m for m in clean if m != "pretrained" and not METHODS[m].needs & {*NOT_BEST}]
-    best = max(single, key=lambda method: clean[method]["avg"], default=None)
-    for method, row in clean.items():
-        others = [other for other in ("task_arithmetic", best) if other in clean]
-        row["beside"] = {o: _beside(row, clean[o]) for o in others if o != method}
-    return clean
-
-
-def _beside(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    difference = round(row["avg"] - other["avg"], 2)
-    return {
-        "difference": difference,
-        "interval": [round(difference - 0.8, 2), round(difference + 0.8, 2)],
-        "wins": sum(row["tasks"][task] > other["tasks"][task] for task in row["tasks"]),
-        "tasks": len(row["tasks"]),
-    }
-
-
-def _robustness(config: Config, clean: dict[str, Any]) -> dict[str, Any]:
-    settings = config.profile.robustness
-
-    def figures(method: str, severities: tuple[int, ...], bonus: float) -> dict[str, Any]:
-        start = float(np.mean([clean[method]["tasks"][task] for task in settings.tasks]))
-        corruptions = {
-            name: {str(s): round(start - (1.5 + 0.7 * k) * s + bonus, 2) for s in severities}
-            for k, name in enumerate(settings.corruptions)
-        }
-        average = float(np.mean([list(by.values()) for by in corruptions.values()]))
-        return {
-            "avg": round(average, 2),
-            "avg_sd": 0.0,
-            "clean": round(start, 2),
-            "relative_drop": round(100 * (start - average) / start, 2),
-            "corruptions": corruptions,
-            "tasks": {task: round(average, 2) for task in settings.tasks},
-            "seeds": {"0": round(average, 2)},
-        }
-
-    return {
-        "clean": {m: figures(m, settings.severities, 0.0) for m in config.methods},
-        "adapted": {
-            m: figures(m, (settings.adapted.severity,), 2.5) for m in settings.adapted.methods
-        },
-    }
-
-
-def _generalization(config: Config, clean: dict[str, Any]) -> dict[str, Any]:
-    settings = config.profile.generalization
-
-    def figures(method: str, seen: tuple[str, ...], unseen: tuple[str, ...]) -> dict[str, Any]:
-        tasks = {task: AVERAGES[method] + 1.5 for task in seen}
-        tasks |= {task: clean["pretrained"]["tasks"][task] + len(method) / 7 for task in unseen}
-        tasks = {task: round(value, 2) for task, value in tasks.items()}
-        means = {
-            "seen": np.mean([tasks[t] for t in seen]),
-            "unseen": np.mean([tasks[t] for t in unseen]),
-        }
-        means = {part: round(float(value), 2) for part, value in means.items()}
-        return {**means, "seen_sd": 0.0, "unseen_sd": 0.0, "tasks": tasks}
-
-    return {
-        name: {m: figures(m, split.seen, split.unseen) for m in settings.methods}
-        for name, split in settings.splits.items()
-    }
 
 
 def _coefficients(

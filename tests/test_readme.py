@@ -14,6 +14,7 @@ from pipeline.config.sections import Checkpoint, Data, Experts, OwnTask
 from pipeline.config.suites import profile_texts
 from pipeline.errors import MissingInput, UserError
 from pipeline.files import write_json
+from pipeline.findings import findings_blocks
 from pipeline.layout import Layout
 from pipeline.merging.methods import METHODS
 from pipeline.readme import (
@@ -137,6 +138,8 @@ def test_methods_are_all_there():
 def test_generated_blocks_are_fresh(page: str):
     blocks: dict[str, str | None] = {"timings": None, "methods": methods_block()}
     blocks |= study_blocks(Layout(ROOT, STUDY))
+    blocks |= findings_blocks(load_config(ROOT, STUDY), Layout(ROOT, STUDY))
+    blocks["findings-runs"] = None  # from records that git does not keep
     for name, profile, made in (
         ("accuracy", PROFILE, accuracy_block),
         ("study", STUDY, study_block),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from browser import needs_browser, overflow
 from report_artifacts import LAYERS, Page, write_artifacts, write_config
+from report_metrics import compare
 
 from pipeline.config import Config
 from pipeline.errors import CheckpointError, MissingInput, UserError
@@ -19,12 +20,13 @@ from pipeline.layout import Layout
 from pipeline.merging.methods import METHODS
 from pipeline.readme import accuracy_block
 from pipeline.report import build_report
+from pipeline.report.accuracy import accuracy_note, accuracy_table
 from pipeline.report.content import competes, read_content
 from pipeline.report.curves import MAX_POINTS, smoothed
 from pipeline.report.heatmaps import blocks
 from pipeline.report.page import duration
 from pipeline.report.summary import MINIATURE, key_figures, sentences
-from pipeline.report.tables import OTHERS, accuracy_table, adapted_table
+from pipeline.report.tables import OTHERS
 from pipeline.tasks import get_task
 
 PLOTS = (
@@ -106,17 +108,30 @@ def test_label_tuned_row_is_flagged_and_never_best(html: str, page: Page) -> Non
     assert "<strong>" not in row
 
 
-def test_best_of_those_that_compete_is_bold(config: Config, layout: Layout) -> None:
+def test_all_that_are_level_with_the_best_are_bold(config: Config, layout: Layout) -> None:
     clean = metric(layout, "clean")
-    clean["task_arithmetic_tuned"]["avg"] = 99.0
-    clean["ties"]["avg"] = clean["adamerging_layerwise"]["avg"] = 80.01
-    clean["adamerging_layerwise_pp"]["avg"] = 79.99
+    for row in clean.values():
+        row["avg"] = 60.0
+    clean["task_arithmetic_tuned"]["avg"] = clean["experts"]["avg"] = 80.0
+    clean["ties"]["avg"] = 80.0
+    clean["adamerging_layerwise"]["avg"] = 79.5  # within the made-up intervals of 0.8 points
+    clean["adamerging_layerwise_pp"]["avg"] = 79.0
+    compare(clean)
     table = accuracy_table(config, clean)
-    average, ece = table.columns.index("Average"), table.columns.index("ECE")
-    best = {row.method for row in table.rows if row.cells[average].best}
-    assert best == {"ties", "adamerging_layerwise", "adamerging_layerwise_pp"}  # all print 80.0
-    lowest = min(clean[m]["ece"] for m in config.methods if competes(m))
-    assert [clean[r.method]["ece"] for r in table.rows if r.cells[ece].best] == [lowest]
+    average = table.columns.index("Average")
+    marked = {row.method for row in table.rows if row.cells[average].marked}
+    assert marked == {"ties", "adamerging_layerwise"}
+    assert not any(cell.marked for row in table.rows for cell in row.cells[1:])
+    assert "all that the images cannot tell from it" in accuracy_note(config, table)
+
+
+def test_older_metrics_rank_nothing(config: Config, layout: Layout) -> None:
+    clean = metric(layout, "clean")
+    for row in clean.values():
+        del row["beside"]
+    table = accuracy_table(config, clean)
+    assert not table.marked
+    assert "Bold" not in accuracy_note(config, table)
 
 
 def test_markdown_is_the_same_table(config: Config, layout: Layout, page: Page) -> None:
@@ -142,7 +157,7 @@ def test_summary_is_computed_from_the_metrics(config: Config, layout: Layout, pa
     best, reference = content.clean[content.best], content.clean["task_arithmetic"]
     text = " ".join(sentences(content)).replace("\N{NO-BREAK SPACE}", " ")
     gain = round(round(best["avg"], 1) - round(reference["avg"], 1), 1)
-    assert f"{best['avg']:.1f} % on average over 8 tasks" in text
+    assert f"{best['avg']:.1f} % over 8 tasks" in text
     assert f"{gain:.1f} points above task arithmetic" in text
     assert f"{min(best['tasks'].values()):.1f} %" in text
     assert content.gain.low < content.gain.high
@@ -158,21 +173,11 @@ def test_summary_admits_a_loss(config: Config, layout: Layout) -> None:
     content.clean["ties"]["avg"] = content.clean["task_arithmetic"]["avg"] = 60.0
     content.clean["weight_average"]["avg"] = 59.0
     content.clean["task_arithmetic_tuned"]["avg"] = 61.0
-    text = " ".join(sentences(content))
+    compare(content.clean)
+    text = " ".join(sentences(content)).replace("\N{NO-BREAK SPACE}", " ")
     assert content.best == "task_arithmetic"
-    assert "task arithmetic is the best" in text
+    assert "task arithmetic has the highest average: 60.0 %" in text
     assert "1.0 points below task arithmetic with its coefficient tuned on labels" in text
-
-
-def test_adapted_condition_is_compared_at_its_own_severity(config: Config, layout: Layout) -> None:
-    table = adapted_table(read_content(config, layout))
-    figures = metric(layout, "robustness")
-    by_title = {row.title: row.cells for row in table.rows}
-    title = METHODS["adamerging_layerwise"].title
-    first = config.profile.robustness.corruptions[0]
-    for condition, images in (("clean", "clean"), ("adapted", "corrupted")):
-        number = figures[condition]["adamerging_layerwise"]["corruptions"][first]["3"]
-        assert by_title[f"{title}, learned on {images} images"][1].text == f"{number:.1f}"
 
 
 def test_footer_says_where_the_figures_come_from(config: Config, page: Page) -> None:

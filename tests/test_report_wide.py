@@ -39,7 +39,10 @@ HAIR = 1.5  # pixels of 100 to the inch: a text's box is that much larger than i
 @pytest.fixture(scope="module", params=PAGES.values(), ids=PAGES)
 def config(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Config:
     name, changes = request.param
-    return write_config(tmp_path_factory.mktemp("wide"), name, **changes)
+    pairs = {"leave_two_out": True}
+    return write_config(
+        tmp_path_factory.mktemp("wide"), name, **{"generalization": pairs}, **changes
+    )
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +106,20 @@ def test_accuracy_fits_a_screen(config: Config, layout: Layout, tmp_path: Path) 
     page = build_report(config, layout)
     assert overflow(page, "#accuracy .scroll", (1280,), tmp_path) == [0]
     assert overflow(page, "html", (360, 1280), tmp_path) == [0, 0]
+
+
+@needs_browser
+def test_tables_of_eight_tasks_fit_a_screen(tmp_path: Path) -> None:
+    conditions = ["each", "mixture", "stream", "small", "imbalanced"]
+    changes = EVERY | {
+        "robustness": {
+            "adapted": {"methods": SEVERAL[:1], "severity": 3, "conditions": conditions}
+        },
+        "generalization": {"leave_two_out": True},
+        "seeds": [0, 1, 2],
+    }
+    config = write_config(tmp_path, **changes)
+    page = build_report(config, write_artifacts(config, steps=2, images=4))
+    for table in ("calibration", "robustness", "adapted", "split-1", "pairs"):
+        selector = f".scroll[aria-labelledby=table-{table}]"
+        assert (table, overflow(page, selector, (1280,), tmp_path)) == (table, [0])

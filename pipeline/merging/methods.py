@@ -55,6 +55,7 @@ def _adamerging(title: str, summary: str, granularity: str, processing: str = "n
             "lr": None,
             "batch": 16,
             "batches_per_task": 1,
+            "order": "random",  # of images; stream: each is seen once
             "initial": 0.3,
             "clamp": True,
             "objective": "entropy",

@@ -24,7 +24,8 @@ from pipeline.report.beside import (
 from pipeline.report.comparability import other_settings
 from pipeline.report.content import Content
 from pipeline.report.published import Printed, published, split_numbers, title
-from pipeline.report.tables import NOTHING, difference, printed, with_pretrained
+from pipeline.report.tables import NOTHING, difference, printed
+from pipeline.report.unseen import with_pretrained
 
 INDUCTIVE = (
     "No published figure stands here: published ones come from whole test splits, on which "

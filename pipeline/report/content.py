@@ -58,6 +58,7 @@ class Content:
     clean: Mapping[str, Mapping[str, Any]]  # method -> figures, as in metrics/<profile>/clean.json
     robustness: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     generalization: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    leave_two_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     learned: Mapping[str, Learned] = field(default_factory=dict)
     similarity: Similarity | None = None
     gain: Interval | None = None  # of `best` over task arithmetic
@@ -139,6 +140,12 @@ def read_content(config: Config, layout: Layout) -> Content:
         absent[what] = stage_command(stage)
         return {}
 
+    robustness = metric("robustness", "robustness", "robustness")
+    generalization = metric("generalization", "generalization", "generalization")
+    pairs = {}
+    if generalization and config.profile.generalization.leave_two_out:
+        pairs = metric("leave_two_out", "generalization", "every pair of unseen tasks")
+    absent |= _older(content.clean, robustness, generalization)
     learned = _read_learned(config, layout)
     if learned is None:
         absent["learned coefficients"] = stage_command("learn")
@@ -147,8 +154,9 @@ def read_content(config: Config, layout: Layout) -> Content:
         absent["task vectors"] = stage_command("vectors")
     return replace(
         content,
-        robustness=metric("robustness", "robustness", "robustness"),
-        generalization=metric("generalization", "generalization", "generalization"),
+        robustness=robustness,
+        generalization=generalization,
+        leave_two_out=pairs,
         learned=learned or {},
         similarity=similarity,
         gain=_gain(content),
@@ -158,6 +166,26 @@ def read_content(config: Config, layout: Layout) -> Content:
         else {},
         absent=absent,
     )
+
+
+def _older(
+    clean: Mapping[str, Any], robustness: Mapping[str, Any], generalization: Mapping[str, Any]
+) -> dict[str, str]:
+    """What metrics files of an earlier version lack -> the command that adds it."""
+    corrupted = robustness.get("clean", {})
+    gapless = (row for split in generalization.values() for row in split.values())
+    lacking = {
+        "intervals, calibration and joint accuracy": (
+            "evaluate",
+            any("ece_mass" not in row or "beside" not in row for row in clean.values()),
+        ),
+        "errors beside the pretrained model's": (
+            "robustness",
+            "pretrained" in corrupted and any("error_ratio" not in r for r in corrupted.values()),
+        ),
+        "gaps on unseen tasks": ("generalization", any("gap_interval" not in r for r in gapless)),
+    }
+    return {what: stage_command(stage) for what, (stage, lacks) in lacking.items() if lacks}
 
 
 def _read_learned(config: Config, layout: Layout) -> dict[str, Learned] | None:

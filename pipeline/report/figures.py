@@ -10,6 +10,7 @@ from matplotlib.projections.polar import PolarAxes
 
 from pipeline.merging.methods import METHODS
 from pipeline.report.content import Content, competes
+from pipeline.report.corrupted import corruption_title
 from pipeline.report.drawn import MOST, drawn, left_out
 from pipeline.report.style import (
     GRID,
@@ -23,7 +24,8 @@ from pipeline.report.style import (
     new_figure,
     panel_grid,
 )
-from pipeline.report.tables import corruption_title, printed, with_pretrained
+from pipeline.report.tables import printed
+from pipeline.report.unseen import with_pretrained
 
 # Between a label and its number; SVG would make one space of several ordinary ones.
 GAP = 3 * "\N{NO-BREAK SPACE}"

@@ -10,7 +10,17 @@ from markupsafe import Markup
 
 from pipeline.files import need, write_text
 from pipeline.layout import Layout
-from pipeline.report import curves, figures, heatmaps, summary, tables
+from pipeline.report import (
+    accuracy,
+    corrupted,
+    curves,
+    figures,
+    heatmaps,
+    pairs,
+    summary,
+    tables,
+    unseen,
+)
 from pipeline.report.comparison import compare
 from pipeline.report.content import Content
 from pipeline.report.published import SOURCES
@@ -25,6 +35,7 @@ DRAWERS = (
     figures.radar,
     figures.robustness,
     figures.generalization,
+    pairs.gaps,
     heatmaps.cosines,
 )
 
@@ -80,25 +91,33 @@ def _words(content: Content) -> dict[str, Any]:
 
 
 def _tables(content: Content) -> dict[str, Any]:
-    accuracy = tables.accuracy_table(content.config, content.clean)
-    splits = content.config.profile.generalization.splits
+    clean = accuracy.accuracy_table(content.config, content.clean)
+    profile = content.config.profile
     return {
-        "accuracy": accuracy,
-        "accuracy_note": tables.accuracy_note(content.config, accuracy),
-        "contamination": tables.contamination_notes(content),
+        "accuracy": clean,
+        "accuracy_note": accuracy.accuracy_note(content.config, clean),
+        "contamination": accuracy.contamination_notes(content),
+        "calibration": accuracy.calibration_table(content),
+        "calibration_note": accuracy.CALIBRATION_NOTE,
         "comparison": compare(content),
         "links": SOURCES,
-        "robustness": tables.robustness_table(content) if content.robustness else None,
-        "adapted": tables.adapted_table(content),
-        "adapted_severity": content.config.profile.robustness.adapted.severity,
-        "severities": content.config.profile.robustness.severities,
+        "robustness": corrupted.robustness_table(content) if content.robustness else None,
+        "robustness_note": corrupted.ROBUSTNESS_NOTE,
+        "robustness_marked": corrupted.MARKED_NOTE,
+        "adapted": corrupted.adapted_table(content),
+        "adapted_note": corrupted.ADAPTED_NOTE,
+        "adapted_severity": profile.robustness.adapted.severity,
+        "severities": profile.robustness.severities,
         "splits": {
             ", ".join(content.task_titles[task] for task in parts.unseen): (
-                tables.generalization_table(content, split)
+                unseen.generalization_table(content, split)
             )
-            for split, parts in splits.items()
+            for split, parts in profile.generalization.splits.items()
             if split in content.generalization
         },
+        "unseen_note": unseen.UNSEEN_NOTE,
+        "pairs": unseen.leave_two_out_table(content),
+        "pairs_note": unseen.PAIRS_NOTE,
     }
 
 

@@ -1,6 +1,6 @@
 """The studies' figures, drawn from their metrics for docs/images/."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -24,9 +24,11 @@ from pipeline.report.style import (
     save_png,
     settle,
 )
+from pipeline.study import figures_learning, figures_methods
 from pipeline.study.objectives import PLAIN
-from pipeline.study.pages import COMMAND, case_title
+from pipeline.study.pages import case_title
 from pipeline.study.schedules import REFERENCE, RIVAL
+from pipeline.study.words import COMMAND
 
 # Colours that colour-blind readers tell apart; lines and markers differ as well.
 LOOKS = {REFERENCE: (BLUE, "--", "s"), RIVAL: (VERMILLION, "-", "o")}
@@ -37,14 +39,24 @@ Row = Mapping[str, Any]
 
 def draw_studies(layout: Layout, folder: Path) -> int:
     """Write the figure of every study that has run as PNG; return how many."""
-    drawers = {"schedules": schedules, "objectives": objectives}
-    there = [name for name in drawers if layout.metric(name).exists()]
+    drawers: dict[str, Callable[[Row], Figure]] = {
+        "learning_schedules": schedules,
+        "learning_objectives": objectives,
+        **{
+            f"study_{name}": draw
+            for name, draw in (figures_learning.DRAWN | figures_methods.DRAWN).items()
+        },
+    }
+    drawn = 0
     with drawing():
-        for name in there:
-            figure = drawers[name](read_json(layout.metric(name), COMMAND))
-            settle(figure)
-            save_png(figure, folder / f"learning_{name}.png")
-    return len(there)
+        for name, draw in drawers.items():
+            path = layout.metric(name.partition("_")[2])
+            if path.exists():
+                figure = draw(read_json(path, COMMAND))
+                settle(figure)
+                save_png(figure, folder / f"{name}.png")
+                drawn += 1
+    return drawn
 
 
 # ---- Schedules

@@ -1,6 +1,9 @@
-"""The studies in words and tables: the generated blocks of docs/learning.md and README.md."""
+"""The studies in words and tables: the generated blocks of docs/learning.md and README.md.
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+Those of docs/studies.md come from `pages_learning` and `pages_methods`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipeline.files import read_json
@@ -8,19 +11,20 @@ from pipeline.layout import Layout
 from pipeline.learning.objectives import OBJECTIVES
 from pipeline.learning.schedules import SCHEDULES
 from pipeline.merging.methods import METHODS
-from pipeline.readme import line, machine_text
+from pipeline.study import pages_learning, pages_methods
 from pipeline.study.objectives import PLAIN
 from pipeline.study.schedules import RATIOS, REFERENCE, RIVAL
+from pipeline.study.words import COMMAND, NOTHING, image, origin, seeds, table
 
-COMMAND = "make study"
+Row = Mapping[str, Any]
+
 AS_GOOD = "as good, in entropy and accuracy, as"
-NOTHING = "\N{EN DASH}"
+# Study -> its block of docs/studies.md.
+TOLD: dict[str, Callable[[Row], str]] = {**pages_learning.TOLD, **pages_methods.TOLD}
 FIGURES = {
     "learning_schedules": "Accuracy and entropy against seconds of learning, for both schedules",
     "learning_objectives": "Accuracy of every objective above that of entropy, with 95 % intervals",
 }
-
-Row = Mapping[str, Any]
 
 
 def study_blocks(layout: Layout) -> dict[str, str | None]:
@@ -36,6 +40,9 @@ def study_blocks(layout: Layout) -> dict[str, str | None]:
         path = layout.metric(metric)
         figures = read_json(path, COMMAND) if path.exists() else None
         blocks |= {name: make(figures) if figures else None for name, make in made.items()}
+    for name, tell in TOLD.items():
+        path = layout.metric(name)
+        blocks[f"{name}-study"] = tell(read_json(path, COMMAND)) if path.exists() else None
     return blocks
 
 
@@ -44,7 +51,7 @@ def schedules_block() -> str:
     rows = (
         [f"`{name}`", one.summary, str(one.steps), f"{one.lr:g}"] for name, one in SCHEDULES.items()
     )
-    return _table(["Schedule", "What it is", "Steps at most", "Rate"], rows, 2)
+    return table(["Schedule", "What it is", "Steps at most", "Rate"], rows, 2)
 
 
 def objectives_block() -> str:
@@ -58,7 +65,7 @@ def objectives_block() -> str:
         ]
         for name, one in OBJECTIVES.items()
     )
-    return _table(["Objective", "What is minimised", "Needs besides", "Paper"], rows, 4)
+    return table(["Objective", "What is minimised", "Needs besides", "Paper"], rows, 4)
 
 
 # ---- Schedules
@@ -66,7 +73,7 @@ def objectives_block() -> str:
 
 def sentence(figures: Row) -> str:
     """What comes of the fast schedule, in a few sentences."""
-    opening = f"On the miniature, over {_seeds(figures)}. "
+    opening = f"On the miniature, over {seeds(figures)}. "
     return opening + " ".join(_reached(m, row) for m, row in figures["methods"].items()) + "\n"
 
 
@@ -80,8 +87,8 @@ def _reached(method: str, row: Row) -> str:
     )
     ratio, good = mean["ratios"]["end_to_good"], mean[RIVAL]["good"]
     if good is None:
-        seeds = f"{mean[RIVAL]['reached']} of {len(row['seeds'])} seeds"
-        return f"{title}: `{RIVAL}` comes to be {AS_GOOD} {published} on {seeds}. {end}"
+        reached = f"{mean[RIVAL]['reached']} of {len(row['seeds'])} seeds"
+        return f"{title}: `{RIVAL}` comes to be {AS_GOOD} {published} on {reached}. {end}"
     text = f"{title}: `{RIVAL}` is {AS_GOOD} {published} after {_steps(good)}"
     if ratio["steps"] is not None:
         text += f": {ratio['steps']:.1f} times fewer steps, {ratio['seconds']:.1f} times less time"
@@ -98,13 +105,13 @@ def schedules_study(figures: Row) -> str:
         f"task no lower, than at the end of `{REFERENCE}`, by more than {noise} of the differences "
         "between the same images. Ratios are of steps, then of seconds; a mean is one over seeds. "
         "Seconds are those of learning alone. The study chooses nothing by accuracy. "
-        f"{_origin(figures)}"
+        f"{origin(figures)}"
     )
     return "\n".join(
         [
-            _image("learning_schedules"),
-            _table(_TIME, ([*head, *_times(row)] for head, row in rows), 2),
-            _table(_QUALITY, ([*head, *_qualities(row)] for head, row in rows), 2),
+            image("learning_schedules", FIGURES["learning_schedules"]),
+            table(_TIME, ([*head, *_times(row)] for head, row in rows), 2),
+            table(_QUALITY, ([*head, *_qualities(row)] for head, row in rows), 2),
             note + "\n",
         ]
     )
@@ -160,16 +167,16 @@ def objectives_study(figures: Row) -> str:
     ]
     cells = (_objective(case, row) for case, row in rows.items())
     note = (
-        f"Layer-wise, schedule `{RIVAL}`, {_seeds(figures)}; accuracy in percent (± standard "
+        f"Layer-wise, schedule `{RIVAL}`, {seeds(figures)}; accuracy in percent (± standard "
         f"deviation over seeds). Above `{PLAIN}`: points of accuracy above the row `{PLAIN}`, with "
         "an interval over images, which covers no chance in the seeds. Where the interval covers "
         "zero, the verdict is: no difference. Entropy in nats, summed over tasks. Time includes "
-        f"the experts' predictions where they are needed. {_origin(figures)}"
+        f"the experts' predictions where they are needed. {origin(figures)}"
     )
     return "\n".join(
         [
-            _image("learning_objectives"),
-            _table(columns, cells, 2),
+            image("learning_objectives", FIGURES["learning_objectives"]),
+            table(columns, cells, 2),
             _verdicts(rows) + "\n",
             note + "\n",
         ]
@@ -221,8 +228,8 @@ def _verdict(gap: Row) -> str:
     sign = {"helps": 1, "hurts": -1}.get(word)
     if sign is None:
         return word
-    seeds = gap["seeds"].values()
-    return f"{word}, on {sum(sign * value > 0 for value in seeds)} of {len(seeds)} seeds"
+    values = gap["seeds"].values()
+    return f"{word}, on {sum(sign * value > 0 for value in values)} of {len(values)} seeds"
 
 
 # ---- Both
@@ -250,26 +257,3 @@ def _interval(gap: Row, digits: int) -> str:
 
 def _steps(point: Row) -> str:
     return f"{point['steps']:g} steps"
-
-
-def _seeds(figures: Row) -> str:
-    count = len(figures["seeds"])
-    return f"{count} seeds" if count > 1 else "one seed"
-
-
-def _origin(figures: Row) -> str:
-    git = figures["git"]
-    commit = "no commit" if git["commit"] is None else f"commit {git['commit'][:10]}"
-    dirty = " with uncommitted changes" if git["dirty"] else ""
-    machines = "; ".join(machine_text(machine) for machine in figures["machines"])
-    return f"Measured on {machines}; {commit}{dirty}."
-
-
-def _image(name: str) -> str:
-    return f"![{FIGURES[name]}](images/{name}.png)\n"
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
-    """A Markdown table; the first `left` columns are text."""
-    rule = [":--"] * left + ["--:"] * (len(columns) - left)
-    return "\n".join(line(cells) for cells in (columns, rule, *rows)) + "\n"

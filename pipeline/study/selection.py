@@ -60,7 +60,7 @@ def choose(candidates: Mapping[str, Candidate], criterion: str) -> str:
 
 
 def _choice(found: Mapping[str, Mapping[int, Candidate]], images: Images) -> Row:
-    seeds = sorted({seed for by_seed in found.values() for seed in by_seed})
+    seeds = list(dict.fromkeys(seed for by_seed in found.values() for seed in by_seed))
     there = {s: {n: by_seed[s] for n, by_seed in found.items() if s in by_seed} for s in seeds}
     chosen = {c: {s: choose(own, c) for s, own in there.items()} for c in CRITERIA}
     chosen[NOTHING] = {s: list(own)[-1] for s, own in there.items()}

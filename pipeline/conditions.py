@@ -19,23 +19,17 @@ SMALL = 2  # images of a task in a step of the condition `small`
 class Condition:
     """`changes`: options of learning that differ from the profile's."""
 
-    summary: str
     mixed: bool = True  # all corruptions at once; else each by itself, with coefficients of its own
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 CONDITIONS: dict[str, Condition] = {
-    "each": Condition("each corruption's own images", mixed=False),
-    "mixture": Condition("images under one corruption each, drawn for every image"),
-    "stream": Condition("a mixture, each image seen once", changes={"order": "stream"}),
-    "small": Condition(
-        f"a mixture, {SMALL} images of each task in a step",
-        changes={"batch": SMALL, "batches_per_task": 1},
-    ),
-    "imbalanced": Condition(
-        "a mixture, whose classes (as the pretrained model predicts them) follow a long tail",
-        changes={"order": "long_tail"},
-    ),
+    "each": Condition(mixed=False),
+    "mixture": Condition(),  # every image under one corruption, drawn for it
+    "stream": Condition(changes={"order": "stream"}),  # each image is seen once
+    "small": Condition(changes={"batch": SMALL, "batches_per_task": 1}),
+    # Classes, as the pretrained model predicts them, follow a long tail.
+    "imbalanced": Condition(changes={"order": "long_tail"}),
 }
 
 
@@ -44,7 +38,8 @@ class CorruptedImages:
 
     Only the rows that are asked for are corrupted, each alike whatever is asked for with it. Which
     corruption an image has follows from the seed, the task and the image's place, not from its
-    class. `images`: as stored, in memory or mapped.
+    class. `images`: as stored, in memory or mapped. `rows`: the places of those that count, of
+    which k is then number k here; None: all.
     """
 
     def __init__(
@@ -56,18 +51,22 @@ class CorruptedImages:
         *,
         seed: int,
         scale: str,
+        rows: np.ndarray | None = None,
     ) -> None:
         self._images, self._corruptions = images, tuple(corruptions)
+        self._places = np.arange(len(images)) if rows is None else rows
         self._seed, self._severity, self._scale = task_seed(seed, task), severity, scale
         rng = np.random.default_rng(self._seed)
-        self.kinds = rng.integers(len(corruptions), size=len(images))  # place in `corruptions`
+        kinds = rng.integers(len(corruptions), size=len(images))
+        self.kinds = kinds[self._places]  # place in `corruptions`
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._places)
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         """The images at `rows`."""
-        images, indices = np.asarray(self._images[rows]), np.arange(len(self))[rows]
+        indices = self._places[rows]
+        images = np.asarray(self._images[indices])
         kinds, found = self.kinds[rows], np.empty_like(images)
         for kind in np.unique(kinds):
             where = kinds == kind

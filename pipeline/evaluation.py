@@ -22,8 +22,8 @@ class Predictions:
     entropy: np.ndarray  # float32 [N], of the softmax, in nats
     brier: np.ndarray  # float32 [N], sum over classes of (probability - [it is the label])^2
     # Without the task's identity (`pipeline.joint`), where the model can be used so, float32 [N]:
-    joint: np.ndarray | None = None  # 1 where the label wins over the classes of all tasks
-    joint_same_words: np.ndarray | None = None  # 1 also where another class with its words does
+    joint: np.ndarray | None = None  # chance that the label wins over all tasks' classes
+    joint_same_words: np.ndarray | None = None  # also by another class with its words
 
     def save(self, path: Path) -> None:
         """Write to an .npz file."""

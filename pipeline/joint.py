@@ -33,7 +33,8 @@ class Joint:
     def judge(self, features: Tensor, target: Tensor) -> dict[str, Tensor]:
         """For features [batch, dim] and labels [batch] the fields `joint` and `joint_same_words`.
 
-        1 where the prediction is right, 0 where it is wrong, both float32 [batch].
+        The chance that the prediction is right, both float32 [batch]: 1 or 0, and a part where rows
+        of several classes are the same.
         """
         best = (features @ self.head.T).argmax(dim=1)
         return {

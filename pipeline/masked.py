@@ -29,7 +29,14 @@ class Masked:
     scales: Mapping[str, Tensor]
 
     def weights(self, task: str) -> Mapping[str, Tensor]:
-        """The task's weights, each tensor made as it is asked for."""
+        """The task's weights, each tensor made as it is asked for.
+
+        Raises `CheckpointError` for a task without a mask.
+        """
+        if task not in self.masks:
+            raise CheckpointError(
+                f"There is no mask of {task}, only of {', '.join(self.masks)}: merge again."
+            )
 
         def make(name: str) -> Tensor:
             kept = unpacked(self.masks[task][name], self.unified[name])

@@ -45,20 +45,25 @@ _TEXT_AFTER = 3  # token_embedding.weight, ln_final.weight, ln_final.bias
 
 
 def read_coefficients(
-    path: Path, method: str, pretrained: Mapping[str, Tensor], tasks: Sequence[str]
+    path: Path,
+    method: str,
+    pretrained: Mapping[str, Tensor],
+    tasks: Sequence[str],
+    keep: float = 0.2,
 ) -> Coefficients:
     """The coefficients of `method` in a file, with rows and columns as a merge needs them.
 
     `path`: a `.json` table as `published_coefficients` reads it, or a `.safetensors` file that
     `save_coefficients` wrote. `pretrained`: the image encoder's tensors by name; their order is
-    that of the rows. Values: [layers, tasks], or [1, tasks] where `method` has one row. The history
-    is empty, the facts are the file's name and SHA-256. Raises `UserError`: a file that is missing,
-    damaged, of another kind, or that does not fit the method, the model or the tasks.
+    that of the rows. `keep`: the share of entries that the ++ variants are to keep. Values:
+    [layers, tasks], or [1, tasks] where `method` has one row. The history is empty, the facts are
+    the file's name and SHA-256. Raises `UserError`: a file that is missing, damaged, of another
+    kind, or that does not fit the method, the model or the tasks.
     """
     if path.suffix == ".json":
         return published_coefficients(path, method, pretrained, tasks)
     if path.suffix == ".safetensors":
-        return _own_coefficients(path, method, pretrained, tasks)
+        return _own_coefficients(path, method, pretrained, tasks, keep)
     raise UserError(
         f"{path} must end in .json (a published table) or .safetensors (what "
         "'python -m stages.learn' writes): name such a file in learn.coefficients."
@@ -93,7 +98,11 @@ def published_coefficients(
 
 
 def _own_coefficients(
-    path: Path, method: str, pretrained: Mapping[str, Tensor], tasks: Sequence[str]
+    path: Path,
+    method: str,
+    pretrained: Mapping[str, Tensor],
+    tasks: Sequence[str],
+    keep: float,
 ) -> Coefficients:
     """What `save_coefficients` wrote, for other tasks or tensors in another order."""
     facts = _source(path, method)
@@ -113,11 +122,18 @@ def _own_coefficients(
             f"{path} holds coefficients of granularity '{found}' where '{method}' takes '{asked}': "
             f"name a file of that method, or {_instead(method)}."
         )
-    made = kept.facts.get("processing", "none")
+    share = kept.facts.get("keep", 1.0)
+    # Files of earlier releases tell the share alone.
+    made = kept.facts.get("processing", "ties" if share < 1 else "none")
     if made != METHODS[method].defaults.get("processing", "none"):
         raise UserError(
             f"{path} is for {_PROCESSED.get(made, made)} task vectors, "
             f"which '{method}' does not take: name a file of that method, or {_instead(method)}."
+        )
+    if made == "ties" and share != keep:
+        raise UserError(
+            f"{path} is for task vectors of which {share:g} is kept, and learn.keep is {keep:g}: "
+            f"set it to that, or {_instead(method)}."
         )
     values = kept.values[:, _columns(path, kept.tasks, tasks, method)]
     if one_row:

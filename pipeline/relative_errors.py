@@ -34,30 +34,32 @@ def accuracies(correct: np.ndarray, images: Sequence[int]) -> np.ndarray:
 
 
 def summarise(
-    cells: Cells, seeds: Sequence[int], clean: np.ndarray, pretrained: Cells | None
+    cells: Cells, seeds: Sequence[int], clean: np.ndarray | None, pretrained: Cells | None
 ) -> dict[str, Any]:
     """One method's row of robustness.json: means over seeds, in percent.
 
-    `clean`: accuracy in percent without corruption [seeds, tasks]. `pretrained`: the pretrained
+    `clean`: the same model's accuracy in percent without corruption [seeds, tasks]; None: it was
+    not tested there, and nothing is said of drops. `pretrained`: the pretrained
     model's cells at the same severities; None: there are no error ratios.
     """
-    values, names = cells.accuracy, (cells.corruptions, cells.severities, cells.tasks)
-    by_seed, uncorrupted = values.mean(axis=(1, 2, 3)), float(clean.mean())
+    values = cells.accuracy
+    by_seed = values.mean(axis=(1, 2, 3))
     average = float(by_seed.mean())
     row: dict[str, Any] = {
         "avg": _rounded(average),
         "avg_sd": _rounded(_spread(by_seed)),
-        "clean": _rounded(uncorrupted),
-        "relative_drop": _rounded(_drop(uncorrupted, average)),
-        "corruptions": _nested(values.mean(axis=(0, 3)), *names[:2]),
+        "corruptions": _nested(values.mean(axis=(0, 3)), cells.corruptions, cells.severities),
         "tasks": _nested(values.mean(axis=(0, 1, 2)), cells.tasks),
         "seeds": _nested(by_seed, seeds),
         "severities": _nested(values.mean(axis=(0, 1, 3)), cells.severities),
         "cells": _cells(values.mean(axis=0), cells),
-        "drops": _nested(
-            _drop(clean.mean(axis=0)[:, None], values.mean(axis=(0, 2)).T), cells.tasks, names[0]
-        ),
     }
+    if clean is not None:
+        by_task = clean.mean(axis=0)[:, None]
+        row["clean"] = _rounded(clean.mean())
+        row["relative_drop"] = _rounded(_drop(clean.mean(), average))
+        drops = _drop(by_task, values.mean(axis=(0, 2)).T)
+        row["drops"] = _nested(drops, cells.tasks, cells.corruptions)
     if len(seeds) > 1:
         row["severities_sd"] = _nested(_spread(values.mean(axis=(1, 3))), cells.severities)
         row["cells_sd"] = _cells(_spread(values), cells)

@@ -70,7 +70,8 @@ class Encoders(Generic[Key]):
         weights = list(encoder.parameters())
         room = free_bytes(weights[0].device) if budget_gb is None else budget_gb * GB
         size = sum(weight.nbytes for weight in weights)
-        self._most = None if room is None else int(SHARE * room // size)
+        # Where nobody knows what is free, none is kept.
+        self._most = 0 if room is None else int(SHARE * room // size)
 
     def get(self, key: Key, used: Collection[Key]) -> ImageEncoder:
         """The encoder of `key`, valid until the next call; `used`: keys that are asked for again.
@@ -79,7 +80,7 @@ class Encoders(Generic[Key]):
         """
         if key in self._kept:
             return self._kept[key]
-        if self._most is not None and len(self._kept) >= self._most:
+        if len(self._kept) >= self._most:
             idle = next((other for other in self._kept if other not in used), None)
             if idle is None:
                 if self._in_spare != key:

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from stages._inputs import images_count
+from stages._learning import unlabeled_split
 from stages._stage import Stage
 
 if TYPE_CHECKING:
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
     from pipeline.vectors import TaskVectors
 
 MADE_BY = "python -m stages.study"
-
-
-def unlabeled_split(run: Stage) -> str:
-    """The split whose images coefficients are learned from."""
-    return "adapt" if run.config.profile.protocol == "inductive" else "eval"
 
 
 class Bench:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from stages._learning import unlabeled_split
 from stages._stage import Stage
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def chunks_from_files(run: Stage, wanted: "By", seed: int) -> Iterator["Chunks"]
     from pipeline.data.native import streamed_chunks
 
     scale = run.config.profile.robustness.scale
-    workers = max(1, (os.cpu_count() or 1) // run.group.size)
+    # Processes that torchrun starts on one machine share its cores.
+    workers = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     with worker_pool(workers) as pool:
         made_here = None if scale == "published" else scale
         yield streamed_chunks(wanted, image_size(run), pool, made_here, seed)
@@ -74,11 +76,16 @@ def chunks_from_files(run: Stage, wanted: "By", seed: int) -> Iterator["Chunks"]
 
 @contextmanager
 def images_to_learn_on(
-    run: Stage, seed: int, corruptions: Sequence[str], kinds: Mapping[str, "np.ndarray"]
+    run: Stage,
+    seed: int,
+    corruptions: Sequence[str],
+    kinds: Mapping[str, "np.ndarray"],
+    rows: Mapping[str, "np.ndarray"],
 ) -> Iterator[dict[str, "np.ndarray"]]:
     """task -> uint8 [N, 3, size, size]: its images to learn on, image k under its corruption.
 
-    That is number `kinds[task][k]` of `corruptions`. They lie in files without names, since steps
+    That is number `kinds[task][k]` of `corruptions`, and the image row `rows[task][k]` of the split
+    that is learned on. They lie in files without names, since steps
     of learning ask for them in any order.
     """
     import numpy as np
@@ -86,15 +93,17 @@ def images_to_learn_on(
     from pipeline.conditions import noise_seed
     from pipeline.data.native import Wanted, unnamed_array
 
-    profile, size = run.config.profile, image_size(run)
-    asked = profile.robustness
-    every = wanted_of(run, seed, "adapt" if profile.protocol == "inductive" else "eval")
+    asked, size = run.config.profile.robustness, image_size(run)
+    every = wanted_of(run, seed, unlabeled_split(run))
     places = {
         (task, name): np.flatnonzero(kinds[task] == kind)
         for task in asked.tasks
         for kind, name in enumerate(corruptions)
     }
-    wanted = {at: Wanted(every[at].source, every[at].rows[some]) for at, some in places.items()}
+    wanted = {
+        (task, name): Wanted(every[task, name].source, every[task, name].rows[rows[task][some]])
+        for (task, name), some in places.items()
+    }
     total, done = sum(map(len, places.values())), 0
     with ExitStack() as until:
         images = {}

@@ -121,7 +121,7 @@ def weights_of(run: Stage, seed: int, method: str, task: str) -> "Mapping[str, T
 
     path = weights_path(run, seed, method, task)
     weights = load_weights(path, f"python -m stages.{maker(method)}")
-    if not METHODS[method].reads("extra_parameters"):
+    if not METHODS[method].masked:
         return weights
     from pipeline.masked import Masked
 

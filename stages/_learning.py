@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from stages._stage import Stage
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pipeline.learning import Coefficients, FitData, LearningOptions
     from pipeline.vectors import TaskVectors
 
@@ -21,15 +23,13 @@ def fit_data_of(
     """
     from pipeline.checkpoints.weights import load_weights
     from pipeline.learning import FitData
-    from pipeline.learning.feeding import draw_some
     from stages._inputs import encoder_of, heads_of, images_of
 
-    split = "adapt" if run.config.profile.protocol == "inductive" else "eval"
     encoder, scale = encoder_of(run)
-    found = images_of(run, seed, tasks, split)
-    for task, own in found.items():
-        if images is not None and images < len(own):
-            found[task] = own[draw_some(seed, task, len(own), images)]
+    found = images_of(run, seed, tasks, unlabeled_split(run))
+    if images is not None:
+        rows = rows_to_learn_on(run, seed, tasks, images)
+        found = {task: own[rows[task]] for task, own in found.items()}
     return FitData(
         encoder,
         scale,
@@ -39,6 +39,30 @@ def fit_data_of(
             run.layout.expert(seed, task), "python -m stages.experts"
         ),
     )
+
+
+def unlabeled_split(run: Stage) -> str:
+    """The split whose images are learned on, without labels."""
+    return "adapt" if run.config.profile.protocol == "inductive" else "eval"
+
+
+def rows_to_learn_on(
+    run: Stage, seed: int, tasks: Sequence[str], images: int | None
+) -> dict[str, "np.ndarray"]:
+    """task -> rows of that split: all, or at most `images`, drawn without looking at classes."""
+    import numpy as np
+
+    from pipeline.learning.feeding import draw_some
+    from stages._inputs import images_count
+
+    split, found = unlabeled_split(run), {}
+    for task in tasks:
+        count = images_count(run, seed, task, split)
+        if images is None or images >= count:
+            found[task] = np.arange(count)
+        else:
+            found[task] = draw_some(seed, task, count, images)
+    return found
 
 
 def options_of(run: Stage, method: str) -> "LearningOptions":
@@ -56,10 +80,15 @@ def adapt_inputs(run: Stage, seed: int, method: str, tasks: Sequence[str]) -> di
     """What learned coefficients are made from; the memory budget only divides the work."""
     from dataclasses import asdict
 
+    from pipeline.sources import fingerprint
+
     config, layout = run.config.profile, run.layout
-    split = "adapt" if config.protocol == "inductive" else "eval"
+    split = unlabeled_split(run)
     options = asdict(options_of(run, method))
     experts = tasks if options["objective"] == "distillation" else ()
+    processing: dict[str, Any] = processing_of(run, method)
+    if processing["processing"] != "none":
+        processing["made_by"] = fingerprint("pipeline.processing")
     return {
         "pretrained": layout.pretrained,
         "vectors": [layout.vector(seed, task) for task in tasks],
@@ -69,7 +98,7 @@ def adapt_inputs(run: Stage, seed: int, method: str, tasks: Sequence[str]) -> di
         "options": {name: value for name, value in options.items() if name != "memory_gb"},
         "at_most": config.learn.images,
         "kept": config.learn.vectors,
-        "processing": processing_of(run, method),
+        "processing": processing,
         "precision": run.precision(),
         "tasks": tasks,
         "seed": seed,
@@ -116,7 +145,7 @@ def learned_on(run: Stage, seed: int, method: str, tasks: Sequence[str]) -> "Coe
             data = fit_data_of(run, seed, tasks, run.config.profile.learn.images)
             options = options_of(run, method)
             learned = learn_coefficients(vectors, data, options, seed=seed, state=state)
-        save_coefficients(entry, learned)
+        save_coefficients(entry, with_processing(run, method, learned))
     return load_coefficients(entry, f"python -m stages.{run.name}")
 
 
@@ -134,3 +163,10 @@ def processing_of(run: Stage, method: str) -> dict[str, Any]:
     how = METHODS[method].defaults.get("processing", "none")
     # The share counts where it is used, so that nothing else is learned again when it changes.
     return {"processing": how, "keep": run.config.profile.learn.keep if how == "ties" else 1.0}
+
+
+def with_processing(run: Stage, method: str, learned: "Coefficients") -> "Coefficients":
+    """The same, with the facts of which task vectors they are for."""
+    from dataclasses import replace
+
+    return replace(learned, facts={**learned.facts, **processing_of(run, method)})

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stages._corrupted import from_files, images_to_learn_on, published_files
-from stages._learning import adapt_inputs, fit_data_of, options_of, processed, working_vectors
+from stages._learning import (
+    adapt_inputs,
+    fit_data_of,
+    options_of,
+    processed,
+    rows_to_learn_on,
+    unlabeled_split,
+    working_vectors,
+)
 from stages._stage import Stage
 
 if TYPE_CHECKING:
@@ -77,6 +85,7 @@ def learn_adapted(run: Stage, seed: int) -> dict[Model, Path]:
 def coefficient_entries(run: Stage, seed: int, models: list[Model]) -> dict[Model, Path]:
     """Model -> where the cache has its coefficients, or will have them."""
     from pipeline.conditions import CONDITIONS, noise_seed
+    from pipeline.sources import fingerprint
 
     asked, tasks = run.config.profile.robustness, run.config.profile.tasks
     files = published_files(run)
@@ -99,6 +108,7 @@ def coefficient_entries(run: Stage, seed: int, models: list[Model]) -> dict[Mode
                 "tasks": asked.tasks,
                 "noise": noise_seed(seed),
                 "files": files,
+                "made_by": fingerprint("pipeline.data.native") if from_files(run) else "",
             },
             ".safetensors",
         )
@@ -114,26 +124,30 @@ def learn_on(
 
     from pipeline.conditions import CONDITIONS, CorruptedImages, noise_seed
     from pipeline.learning import learn_coefficients
+    from stages._inputs import images_of
 
     config = run.config.profile
     asked = config.robustness
     options = replace(options_of(run, model.method), **CONDITIONS[model.condition].changes)
     data = fit_data_of(run, seed, config.tasks, config.learn.images)
+    drawn = rows_to_learn_on(run, seed, asked.tasks, config.learn.images)
+    stored = images_of(run, seed, asked.tasks, unlabeled_split(run))
     corrupted: dict[str, Any] = {
         task: CorruptedImages(
-            data.images[task],
+            stored[task],
             task,
             model.on(asked.corruptions),
             asked.adapted.severity,
             seed=noise_seed(seed),
             scale=asked.scale,
+            rows=drawn[task],
         )
         for task in asked.tasks
     }
     with ExitStack() as until:
         if from_files(run):
             kinds = {task: images.kinds for task, images in corrupted.items()}
-            found = images_to_learn_on(run, seed, model.on(asked.corruptions), kinds)
+            found = images_to_learn_on(run, seed, model.on(asked.corruptions), kinds, drawn)
             corrupted = until.enter_context(found)
         data = replace(data, images={**data.images, **corrupted})
         update = until.enter_context(run.progress(f"learning {model}", options.resolved.steps))

@@ -129,7 +129,7 @@ class _Predictor:
             ).save(path)
 
         inputs = self.inputs(seed, method, task)
-        entry = run.cache.entry("predictions", "pipeline.joint", inputs, ".npz")
+        entry = run.cache.entry("predictions", "pipeline.predictions", inputs, ".npz")
         run.cache.fetch(entry, run.layout.predictions(seed, method, task), make)
 
     def inputs(self, seed: int, method: str, task: str) -> dict[str, Any]:
@@ -145,12 +145,12 @@ class _Predictor:
             "labels": layout.labels(seed, task, "eval"),
             "precision": self.run.precision(),
         }
-        if row.reads("extra_parameters"):  # the file holds the masks of all tasks
+        if row.masked:  # the file holds the masks of all tasks
             return inputs | {"task": task, "unmasked_by": fingerprint("pipeline.masked")}
         if row.reads("task_identity"):
             return inputs
         union = [(name, layout.head(name), asdict(said)) for name, said in self.words.items()]
-        return inputs | {"task": task, "union": union}
+        return inputs | {"task": task, "union": union, "joint_by": fingerprint("pipeline.joint")}
 
 
 def summarise(run: Stage) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from stages._learning import adapt_inputs, fit_data_of, options_of, processing_of, working_vectors
+from stages._learning import adapt_inputs, fit_data_of, options_of, with_processing, working_vectors
 from stages._progress import say
 from stages._stage import DryRunOption, ProfileOption, Stage, stage
 
@@ -97,8 +97,8 @@ def read(run: Stage, method: str, path: Path) -> "Coefficients":
     from pipeline.published import read_coefficients
     from stages._inputs import encoder_of
 
-    encoder, _ = encoder_of(run)
-    return read_coefficients(path, method, encoder.weights(), run.config.profile.tasks)
+    config, (encoder, _) = run.config.profile, encoder_of(run)
+    return read_coefficients(path, method, encoder.weights(), config.tasks, config.learn.keep)
 
 
 def tune_inputs(run: Stage, seed: int) -> dict[str, Any]:
@@ -134,7 +134,6 @@ def tune(run: Stage, seed: int) -> "Coefficients":
 
 def adapt(run: Stage, seed: int, method: str, state: Path) -> "Coefficients":
     """AdaMerging of one variant."""
-    from dataclasses import replace
 
     from pipeline.learning import learn_coefficients
 
@@ -157,7 +156,7 @@ def adapt(run: Stage, seed: int, method: str, state: Path) -> "Coefficients":
         learned = learn_coefficients(
             vectors, data, options, seed=seed, state=state, on_step=on_step, group=run.group
         )
-    return replace(learned, facts={**learned.facts, **processing_of(run, method)})
+    return with_processing(run, method, learned)
 
 
 def warn_of_collapse(method: str, seed: int, learned: "Coefficients") -> None:

@@ -210,7 +210,8 @@ def summarise_all(run: Stage, tests: Sequence[Test]) -> dict[str, Any]:
     at_one = whole and whole.at(asked.adapted.severity) if asked.adapted.methods else None
     sections: dict[str, Any] = {"clean": {}, "adapted": {}, "conditions": {}}
     for (method, condition), cells in every.items():
-        row = summarise(cells, seeds, clean[method], at_one if condition else whole)
+        uncorrupted = None if condition else clean[method]
+        row = summarise(cells, seeds, uncorrupted, at_one if condition else whole)
         # Each corruption's own images are what was learned on before there were conditions.
         section = {"": "clean", "each": "adapted"}.get(condition)
         rows = sections[section] if section else sections["conditions"].setdefault(condition, {})

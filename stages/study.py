@@ -13,8 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-from stages._bench import Bench, unlabeled_split
+from stages._bench import Bench
 from stages._inputs import images_count
+from stages._learning import unlabeled_split
 from stages._stage import DryRunOption, ProfileOption, Stage, say, stage
 from stages._studies import STUDIES
 

@@ -219,14 +219,26 @@ def test_an_own_file_that_does_not_fit_is_refused(vectors, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("processing", "method"),
-    [("ties", LAYERWISE), ("none", f"{LAYERWISE}_pp"), ("ties", f"{LAYERWISE}_awd")],
+    ("made", "method"),
+    [
+        ({"processing": "ties", "keep": 0.2}, LAYERWISE),
+        ({"keep": 0.2}, LAYERWISE),  # as files of earlier releases have it
+        ({"processing": "none"}, f"{LAYERWISE}_pp"),
+        ({"processing": "ties"}, f"{LAYERWISE}_awd"),
+    ],
 )
-def test_trimmed_and_plain_vectors_do_not_mix(tmp_path, processing, method):
+def test_trimmed_and_plain_vectors_do_not_mix(tmp_path, made, method):
     path = tmp_path / "own.safetensors"
-    facts = {"granularity": "layer", "processing": processing}
+    facts = {"granularity": "layer", **made}
     save_coefficients(path, Coefficients(torch.ones(1, 8), COLUMNS, ("visual.a",), {}, facts))
     refused(path, "task vectors, which", method, encoder={"visual.a": torch.ones(1)})
+
+
+def test_vectors_trimmed_otherwise_do_not_mix(tmp_path):
+    path = tmp_path / "own.safetensors"
+    facts = {"granularity": "layer", "processing": "ties", "keep": 0.05}
+    save_coefficients(path, Coefficients(torch.ones(1, 8), COLUMNS, ("visual.a",), {}, facts))
+    refused(path, "0.05 is kept, and learn.keep is 0.2", f"{LAYERWISE}_pp", encoder={"visual.a": 0})
 
 
 @pytest.mark.parametrize(

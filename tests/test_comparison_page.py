@@ -49,7 +49,7 @@ def test_page_shows_the_tables(config: Config, layout: Layout) -> None:
 def test_other_settings_are_seen_in_the_table(tmp_path: Path) -> None:
     options = {method: {"coefficient": 0.2} for method in ("task_arithmetic", "ties")}
     config = write_published_config(tmp_path, merge={"options": options})
-    table = page_of(config, write_artifacts(config, steps=2, images=4)).tables[1]
+    table = page_of(config, write_artifacts(config, steps=2, images=4)).tables[2]
     marked = {row[0] for row in table if "other settings" in row[0]}
     titles = (METHODS[method].title for method in ("task_arithmetic", "ties"))
     assert marked == {f"{title} other settings" for title in titles}

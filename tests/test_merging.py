@@ -224,6 +224,11 @@ def test_names_are_checked(pretrained, experts):
         ("consensus_ta", {"least": 2.5}, "least is 2.5: give a whole number"),
         ("consensus_ta", {"least": 4}, "least is 4, but there are 3 tasks"),
         ("wudi", {"solve": "closde"}, "Did you mean closed"),
+        ("task_arithmetic", {"coefficient": 10**400}, "give a finite number, of a million"),
+        ("adamerging_layerwise", {"granularity": "foo"}, "Unknown granularity of"),
+        ("adamerging_layerwise", {"batch": 0}, "batch is 0: give a whole number above 0"),
+        ("adamerging_layerwise", {"initial": None}, "initial is None: give a number from 0 to 1"),
+        ("adamerging_layerwise", {"clamp": "no"}, "clamp is 'no': give True or False"),
         ("slerp", {}, "slerp merges 2 experts, and here are 3"),
     ],
 )

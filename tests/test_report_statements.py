@@ -149,15 +149,10 @@ def test_gaps_of_splits_and_pairs(content: Content) -> None:
 
 def test_losses_on_unseen_tasks_are_said(content: Content) -> None:
     for figures in (content.generalization[SPLIT], content.leave_two_out):
-        for method, (gap, half) in {
-            "ties": (-3, 1),
-            OURS: (2, 1),
-            "weight_average": (1, 2),
-        }.items():
+        gaps = {"ties": (-3, 1), OURS: (2, 1), "weight_average": (1, 2)}
+        for method, (gap, half) in gaps.items():
             figures[method] |= {"gap": gap, "gap_interval": [gap - half, gap + half]}
-        for method in [
-            m for m in figures if m not in ("pretrained", "ties", OURS, "weight_average")
-        ]:
+        for method in [m for m in figures if m not in ("pretrained", *gaps)]:
             del figures[method]
     text = said(content)
     words = (
@@ -177,12 +172,8 @@ def test_metrics_of_an_earlier_version_name_what_to_run(tmp_path: Path) -> None:
         ("robustness", ("error_ratio",)),
     ):
         metrics = read_json(layout.metric(name), "")
-        rows = (
-            metrics.values()
-            if name == "clean"
-            else [r for g in metrics.values() for r in g.values()]
-        )
-        for row in rows:
+        groups = [metrics] if name == "clean" else metrics.values()
+        for row in (row for group in groups for row in group.values()):
             for key in keys:
                 row.pop(key, None)
         write_json(layout.metric(name), metrics)

@@ -39,10 +39,8 @@ HAIR = 1.5  # pixels of 100 to the inch: a text's box is that much larger than i
 @pytest.fixture(scope="module", params=PAGES.values(), ids=PAGES)
 def config(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Config:
     name, changes = request.param
-    pairs = {"leave_two_out": True}
-    return write_config(
-        tmp_path_factory.mktemp("wide"), name, **{"generalization": pairs}, **changes
-    )
+    changes = {**changes, "generalization": {"leave_two_out": True}}
+    return write_config(tmp_path_factory.mktemp("wide"), name, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +109,9 @@ def test_accuracy_fits_a_screen(config: Config, layout: Layout, tmp_path: Path) 
 @needs_browser
 def test_tables_of_eight_tasks_fit_a_screen(tmp_path: Path) -> None:
     conditions = ["each", "mixture", "stream", "small", "imbalanced"]
+    adapted = {"methods": SEVERAL[:1], "severity": 3, "conditions": conditions}
     changes = EVERY | {
-        "robustness": {
-            "adapted": {"methods": SEVERAL[:1], "severity": 3, "conditions": conditions}
-        },
+        "robustness": {"adapted": adapted},
         "generalization": {"leave_two_out": True},
         "seeds": [0, 1, 2],
     }

@@ -166,7 +166,7 @@ class File(Section):
 
 
 class Learning(Section):
-    """The methods that read images: AdaMerging (https://arxiv.org/abs/2310.02575)."""
+    """The methods that learn or choose coefficients: AdaMerging (https://arxiv.org/abs/2310.02575)."""
 
     methods: Annotated[tuple[str, ...], Field(strict=False)]
     schedule: Literal["paper", "fast"]

@@ -9,6 +9,10 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+from pipeline.errors import UserError
+
+JPEG_SIDE = 65_500  # pixels: the most that the library encodes
+
 Generators = Sequence[np.random.Generator]
 
 
@@ -37,8 +41,15 @@ def pixelate(
 def jpeg_compression(images: np.ndarray, _generators: Generators, quality: int) -> np.ndarray:
     """Encode as JPEG with halved color resolution and decode again.
 
-    `images` is uint8 `[N, 3, H, W]`, and so is the result.
+    `images` is uint8 `[N, 3, H, W]`, and so is the result. Raises `UserError` for a side that the
+    format has no number for.
     """
+    if max(images.shape[-2:]) > JPEG_SIDE:
+        height, width = images.shape[-2:]
+        raise UserError(
+            f"An image of {width} x {height} pixels has no JPEG: {JPEG_SIDE} a side are the most. "
+            "Make it smaller, or leave out jpeg_compression."
+        )
 
     def compressed(image: Image.Image) -> Image.Image:
         file = BytesIO()

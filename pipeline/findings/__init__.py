@@ -68,10 +68,10 @@ FILES = {
 
 
 class Finding(NamedTuple):
-    """A statement in Markdown, and the (file, key) of every figure in it."""
+    """A statement in Markdown, and the (file, keys) of every figure in it."""
 
     text: str
-    sources: tuple[tuple[str, str], ...]
+    sources: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def findings_blocks(config: Config, layout: Layout) -> dict[str, str | None]:
@@ -119,13 +119,12 @@ def _findings_block(files: Files, config: Config) -> str:
 def _sources(finding: Finding, config: Config) -> str:
     """The keys of a finding by file, as links."""
     by_file: dict[str, dict[str, list[str]]] = {}
-    for file, key in finding.sources:
-        above, _, last = key.rpartition("/")
-        by_file.setdefault(file, {}).setdefault(above, []).append(last)
+    for file, keys in finding.sources:
+        by_file.setdefault(file, {}).setdefault("/".join(keys[:-1]), []).append(keys[-1])
     return "; ".join(
         f"[{file}.json](../metrics/{config.name}/{file}.json): "
-        + ", ".join(_key(above, last) for above, last in keys.items())
-        for file, keys in by_file.items()
+        + ", ".join(_key(above, last) for above, last in groups.items())
+        for file, groups in by_file.items()
     )
 
 

@@ -51,7 +51,7 @@ def level_with_the_best(look: Look) -> str | None:
         return None
     best = max(found, key=lambda method: look.files["clean"][method]["avg"])
     others = [method for method in found if method != best]
-    look.used["clean", f"*/beside/{best}/interval"] = None
+    look.used["clean", ("*", "beside", best, "interval")] = None  # of every method
     average = percent(look.average(best) or 0)
     if not others:
         return (

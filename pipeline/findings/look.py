@@ -38,7 +38,7 @@ class Look:
 
     def __init__(self, files: Files, config: Config) -> None:
         self.files, self.config = files, config
-        self.used: dict[tuple[str, str], None] = {}  # (file, keys joined by /), in order
+        self.used: dict[tuple[str, tuple[str, ...]], None] = {}  # (file, keys), in order
 
     def __call__(self, file: str, *keys: str) -> Any:
         """The value under `keys`, one within the other; None where there is none."""
@@ -46,7 +46,7 @@ class Look:
         for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
         if value is not None:
-            self.used[file, "/".join(keys)] = None
+            self.used[file, keys] = None
         return value
 
     def has(self, file: str, *keys: str) -> bool:

@@ -42,11 +42,11 @@ class Merged:
         """name -> tensor. `task` is required where the method needs the task's identity."""
         if not self.extras:
             return dict(self.shared)
-        if task not in self.extras:
+        if task is None or task not in self.extras:
             raise UserError(
                 f"This method has one model per task: name one of {', '.join(self.extras)}."
             )
-        return {**self.shared, **self.extras.get(task or "", {})}
+        return {**self.shared, **self.extras[task]}
 
 
 def merge(
@@ -63,15 +63,7 @@ def merge(
     `data`: images and heads, for methods that need them. `options`: those in the method's
     defaults. Raises `UserError`: unknown method or option, missing data, tensors that do not match.
     """
-    row = METHODS.get(method)
-    if row is None:
-        raise unknown("method", method, METHODS)
-    check_options(method, options)
-    if row.reads("images") and data is None:
-        raise UserError(f"{method} needs images and heads: pass them as data.")
-    if not experts:
-        raise UserError("There is no expert to merge.")
-    check_count(method, len(experts), options)
+    _check(method, len(experts), data, options)
 
     from pipeline.vectors import TaskVectors
 
@@ -89,6 +81,19 @@ def merge_vectors(
     **options: Any,
 ) -> Merged:
     """`merge` for task vectors that are at hand already."""
+    _check(method, len(vectors.tasks), data, options)
     module, name = METHODS[method].function.split(":")
     function = getattr(importlib.import_module(f"pipeline.merging.{module}"), name)
     return function(vectors, data=data, seed=seed, **{**METHODS[method].defaults, **options})
+
+
+def _check(method: str, experts: int, data: FitData | None, options: Mapping[str, Any]) -> None:
+    row = METHODS.get(method)
+    if row is None:
+        raise unknown("method", method, METHODS)
+    check_options(method, options)
+    if row.reads("images") and data is None:
+        raise UserError(f"{method} needs images and heads: pass them as data.")
+    if not experts:
+        raise UserError("There is no expert to merge.")
+    check_count(method, experts, options)

@@ -35,6 +35,11 @@ class Method:
         return need in self.needs
 
     @property
+    def masked(self) -> bool:
+        """Whether its models are kept as one vector and a mask for every task."""
+        return self.function.startswith("masks:") and self.reads("task_identity")
+
+    @property
     def learns(self) -> bool:
         """Whether it learns or chooses merging coefficients from images; else it merges at once."""
         return self.function.startswith("learned:")
@@ -258,6 +263,6 @@ METHODS: dict[str, Method] = {
         "no merging: each task's own fine-tuned model",
         "arithmetic:experts",
         "https://arxiv.org/abs/2109.01903",
-        needs=frozenset({"task_identity"}),
+        needs=frozenset({"task_identity", "extra_parameters"}),
     ),
 }

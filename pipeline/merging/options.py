@@ -9,7 +9,8 @@ from pipeline.merging.methods import METHODS
 
 Limit = tuple[Callable[[Any], bool], str]
 
-_FINITE: Limit = (math.isfinite, "a finite number")
+# Sums of task vectors are to stay numbers of single precision.
+_FINITE: Limit = (lambda value: abs(value) <= 1e6, "a finite number, of a million at most")
 _SHARE: Limit = (lambda value: 0 <= value <= 1, "a number from 0 to 1")
 _SOME: Limit = (lambda value: 0 < value <= 1, "a number above 0 and at most 1")
 _NOT_ALL: Limit = (lambda value: 0 <= value < 1, "a number from 0 to below 1")
@@ -35,10 +36,17 @@ LIMITS: Mapping[str, Limit] = {
     "lr": _POSITIVE,
     "steps": _COUNT,
     "images": _COUNT,
+    "batch": _COUNT,
+    "batches_per_task": _COUNT,
+    "initial": _SHARE,
 }
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "reduce": ("sum", "mean"),
     "solve": ("adam", "closed"),
+    "granularity": ("task", "block", "layer"),
+    "processing": ("none", "ties", "awd"),
+    "order": ("random", "stream", "long_tail"),
+    "on_collapse": ("warn", "restore"),
 }
 
 
@@ -52,6 +60,8 @@ def check_options(method: str, options: Mapping[str, Any]) -> None:
             continue
         if name in CHOICES and value not in CHOICES[name]:
             raise unknown(f"{name} of {method}", str(value), CHOICES[name])
+        if isinstance(defaults[name], bool) and not isinstance(value, bool):
+            raise UserError(f"{method}: {name} is {value!r}: give True or False.")
         if name in LIMITS:
             fits, words = LIMITS[name]
             number = isinstance(value, int | float) and not isinstance(value, bool)

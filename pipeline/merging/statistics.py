@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -48,23 +49,34 @@ def fisher(vectors: TaskVectors, data: FitData, seed: int, images: int) -> Merge
     if missing := [task for task in vectors.tasks if task not in data.heads]:
         raise UserError(f"fisher needs a head for {missing[0]}: add it to data.heads.")
     encoder = data.encoder
-    weights = {
-        name: weight
-        for name, weight in encoder.named_parameters()
-        if weight.requires_grad and name in vectors.deltas
-    }
+    weights = {n: weight for n, weight in encoder.named_parameters() if n in vectors.deltas}
     total, moved = ({n: torch.zeros_like(w) for n, w in weights.items()} for _ in range(2))
     for task in vectors.tasks:
         encoder.load(vectors.expert(task), f"the {task} expert")
-        found = fisher_diagonal(
-            encoder, weights, data.heads[task], data.logit_scale, drawn[task], seed
-        )
+        with _trainable(weights.values()):
+            found = fisher_diagonal(
+                encoder, weights, data.heads[task], data.logit_scale, drawn[task], seed
+            )
         norm = _norm(found.values())
         for name, weight in weights.items():
             importance = found.pop(name) / (norm or 1.0) + FLOOR
             total[name] += importance
             moved[name] += importance * (weight.detach() - vectors.pretrained[name].to(weight))
     return _moved(vectors, {name: moved.pop(name) / total.pop(name) for name in weights})
+
+
+@contextmanager
+def _trainable(weights: Iterable[Tensor]) -> Iterator[None]:
+    """Gradients of these tensors, also of frozen ones and where a caller wants none."""
+    frozen = [weight for weight in weights if not weight.requires_grad]
+    try:
+        with torch.enable_grad():
+            for weight in frozen:
+                weight.requires_grad_(True)
+            yield
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:

@@ -8,6 +8,7 @@ from corruption_oracle import scenes
 from PIL import Image
 
 from pipeline.corruptions import COLLAPSES, CORRUPTIONS, corrupt
+from pipeline.errors import UserError
 
 PUBLISHED = {
     "motion_blur": (6, 1.5),
@@ -23,6 +24,12 @@ PUBLISHED = {
 def native(height: int, width: int) -> np.ndarray:
     """One image of that size, uint8 `[1, 3, height, width]`."""
     return scenes(1, max(height, width))[:, :, :height, :width]
+
+
+def test_an_image_too_wide_for_jpeg_is_refused():
+    wide = np.zeros((1, 3, 1, 65_501), np.uint8)
+    with pytest.raises(UserError, match="65501 x 1 pixels has no JPEG"):
+        corrupt(wide, "jpeg_compression", 2, scale="adamerging")
 
 
 def test_constants_of_the_published_robustness_table():

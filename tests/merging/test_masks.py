@@ -17,6 +17,11 @@ ORACLE = Path(__file__).with_name("masks_oracle.npz")
 SHAPES = {"a.weight": (3, 5), "b": (7,), "c": (2, 3, 2, 2), "d": ()}
 
 
+def test_a_task_without_a_mask_is_named():
+    with pytest.raises(CheckpointError, match="no mask of other, only of task0"):
+        emr_masked(made()).weights("other")
+
+
 def made(tasks=3, seed=0, dtype=torch.float64):
     """Task vectors with many zeros and draws between signs."""
     rng = np.random.default_rng(seed)

@@ -166,6 +166,16 @@ def test_task_vectors_are_read_a_tensor_at_a_time(method, times):
     close(merged, dict(method(vectors, data, 0, **options).shared))
 
 
+def test_fisher_of_a_frozen_encoder_is_the_same():
+    vectors, data = problem()
+    wanted = fisher(vectors, data, 0, images=3).weights()
+    data.encoder.requires_grad_(False)
+    with torch.no_grad():
+        found = fisher(vectors, data, 0, images=3).weights()
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    assert not any(weight.requires_grad for weight in data.encoder.parameters())
+
+
 def test_fisher_reads_every_expert_once():
     vectors, data = problem()
     reads = Counter()

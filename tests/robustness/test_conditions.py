@@ -44,6 +44,16 @@ def test_every_image_of_a_mixture_has_one_corruption_whatever_is_asked_for_with_
     assert found[:0].shape == (0, 3, 32, 32)
 
 
+def test_an_image_of_fewer_is_corrupted_as_it_is_among_all(pictures):
+    rows = np.array([2, 5, 11, 40, 69])
+    some = CorruptedImages(pictures, "cars", NAMES, 3, seed=3, scale="cifar", rows=rows)
+    every = corrupted(pictures, NAMES)
+    assert len(some) == 5
+    assert np.array_equal(some.kinds, every.kinds[rows])
+    assert np.array_equal(some[:], every[rows])
+    assert np.array_equal(some[np.array([3, 0])], every[rows[[3, 0]]])
+
+
 def test_corruptions_of_a_mixture_are_drawn_evenly_by_seed_and_task():
     pictures = np.zeros((3000, 3, 1, 1), np.uint8)
     kinds = corrupted(pictures, NAMES).kinds

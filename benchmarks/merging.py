@@ -6,6 +6,7 @@ Writes benchmarks/merging.json and its block of docs/performance.md. Each method
 the command ends with 1 where one is missed, or where the two sides' results differ.
 """
 
+import math
 import re
 import sys
 import tempfile
@@ -106,7 +107,7 @@ def measure(workers: "Workers", name: str) -> dict[str, Any]:
             kind: {side: [sample[kind] for sample in samples[side]] for side in SIDES}
             for kind in ("seconds", "bytes")
         },
-        "apart": error,
+        "apart": error if math.isfinite(error) else None,  # JSON has no infinity
         "targets": {"faster": row.faster, "memory": row.memory, "apart": row.apart},
     }
     found |= ratios(found)
@@ -127,15 +128,26 @@ def ratios(found: Mapping[str, Any]) -> dict[str, float]:
 
 
 def apart(ours: Path, theirs: Path) -> float:
-    """The largest difference of a tensor that both have, relative to its size."""
+    """The largest difference of a tensor of theirs from ours, relative to its size.
+
+    Infinite where they cannot be compared: a value is NaN or infinite, ours lacks the tensor or has
+    another shape, or there is none.
+    """
     from safetensors.torch import load_file
 
     one, other = load_file(ours), load_file(theirs)
-    return max(float((tensor - one[name]).norm() / tensor.norm()) for name, tensor in other.items())
+    shapes = {name: tensor.shape for name, tensor in one.items()}
+    if not other or any(shapes.get(name) != tensor.shape for name, tensor in other.items()):
+        return math.inf
+    errors = []
+    for name, tensor in other.items():
+        difference = (tensor - one[name]).norm()
+        errors.append(float(difference / tensor.norm()) if difference else 0.0)
+    return max(errors) if all(map(math.isfinite, errors)) else math.inf
 
 
 def misses(figures: Mapping[str, Any]) -> list[str]:
-    """The targets that figures do not reach, in words."""
+    """The targets that figures do not reach, in words; results that are None apart miss theirs."""
     found = []
     for method in figures["methods"].values():
         title, targets = method["title"], method["targets"]
@@ -143,8 +155,9 @@ def misses(figures: Mapping[str, Any]) -> list[str]:
             found.append(f"{title} is less than {targets['faster']} times as fast")
         if targets["memory"] is not None and method["memory"] > targets["memory"]:
             found.append(f"{title} holds more than {targets['memory']} of the memory")
-        if targets["apart"] is not None and not method["apart"] <= targets["apart"]:
-            found.append(f"{title}: results are {method['apart']:.0e} apart")
+        apart = math.inf if method["apart"] is None else method["apart"]
+        if targets["apart"] is not None and not apart <= targets["apart"]:
+            found.append(f"{title}: results are {apart:.0e} apart")
     return found
 
 

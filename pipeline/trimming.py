@@ -62,7 +62,9 @@ def elected(vectors: TaskVectors, keep: float) -> Callable[[Tensor], Tensor]:
 def _balance(deltas: Mapping[str, Tensor], name: str, least: Tensor) -> int:
     """How many more of the sums over tasks are positive than negative, after trimming."""
     blocks = columns(deltas, name, COLUMNS)
-    return sum(int(_large(block, least).sum(0).sign().sum()) for block in blocks)
+    # Half precision cannot count so far.
+    signs = (_large(block, least).sum(0).sign() for block in blocks)
+    return sum(int(sign.sum(dtype=torch.float32)) for sign in signs)
 
 
 def _large(block: Tensor, least: Tensor) -> Tensor:
@@ -138,8 +140,9 @@ def ranked(values: Tensor, places: Sequence[int]) -> Tensor:
     """The entries of `values` [n] at `places` of their order, 0 being the smallest [places]."""
     if values.device.type != "cpu":
         return values.sort().values[list(places)]
-    # Some times faster than torch.kthvalue.
-    return torch.from_numpy(np.partition(values.numpy(), places)[list(places)])
+    # Some times faster than torch.kthvalue. numpy has no bfloat16, and float32 holds all of it.
+    known = values.float() if values.dtype == torch.bfloat16 else values
+    return torch.from_numpy(np.partition(known.numpy(), places)[list(places)]).to(values)
 
 
 def _columns(part: Tensor) -> Tensor:
@@ -195,7 +198,8 @@ class _Bracket:
         at_low = int((near == low).count_nonzero())
         self.at_low[row] += at_low
         self.at_high[row] += len(near) - len(between) - at_low
-        self.between[row] += between.cpu().numpy().tobytes()
+        # Its bytes, whatever its type: numpy has no bfloat16.
+        self.between[row] += between.cpu().view(torch.uint8).numpy().tobytes()
 
     def at(self, place: int) -> Tensor | None:
         """Each row's key at `place`; None if one does not lie within the bounds."""

@@ -133,6 +133,13 @@ def _less(own: Tensor, start: Tensor | None) -> Tensor:
     return own if start is None else torch.sub(own, start).to(own)
 
 
+def _detached(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The same values without their gradients' history; what is read lazily stays so."""
+    if isinstance(tensors, Lazy):
+        return Lazy(tensors.kinds, lambda name: tensors[name].detach())
+    return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
 @dataclass(frozen=True)
 class TaskVectors:
     """The pretrained weights and, per tensor, every task's difference from them.
@@ -158,12 +165,14 @@ class TaskVectors:
     ) -> "TaskVectors":
         """Expert - pretrained for every task, taken as it is asked for.
 
-        Raises `CheckpointError` if tensors do not match.
+        Of parameters of a model the values alone are taken: merging has no gradient. Raises
+        `CheckpointError` if tensors do not match.
         """
         for task, expert in experts.items():
             check_same_tensors(pretrained, expert, "the pretrained model", f"the {task} expert")
-        deltas = stacked(pretrained, list(experts.values()), pretrained)
-        return cls(tuple(experts), pretrained, deltas)
+        start = _detached(pretrained)
+        deltas = stacked(start, [_detached(expert) for expert in experts.values()], start)
+        return cls(tuple(experts), start, deltas)
 
     def of(self, task: str) -> Mapping[str, Tensor]:
         """One task's vector, each tensor as it is asked for.

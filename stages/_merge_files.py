@@ -11,7 +11,7 @@ from stages._stage import user_errors
 if TYPE_CHECKING:
     from pipeline.merge_files import Plan
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{,99}")
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -63,7 +63,8 @@ def _request(given: dict[str, Any], method: str) -> Any:
     for name in experts:
         if not NAME.fullmatch(name):
             raise UserError(
-                f"--expert: '{name}' is no name for a file: use letters, digits, '_', '-' and '.'."
+                f"--expert: '{name}' is no name for a file: use at most 100 letters, digits, '_', "
+                "'-' and '.'."
             )
     options = dict(_pairs("option", "value", given.get("option", ())))
     return Request(
@@ -101,7 +102,7 @@ def _value(name: str, text: str) -> Any:
 
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # the latter for a date such as 2020-13-45
         value = {}
     if isinstance(value, dict | list):
         raise UserError(f"--option {name}: '{text}' is no single value.")

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ def models(made_models, tmp_path, monkeypatch):
     folder.mkdir()
     for path in made_models.iterdir():
         (folder / path.name).symlink_to(path)
+    (folder / "linked").symlink_to(folder / "cars")
     monkeypatch.chdir(folder)
     return folder
 
@@ -96,11 +98,17 @@ REFUSED = {
     f"{TIES} --option keep=most --out a": "keep is 'most'",
     f"{TIES} --option 'keep=[1, 2]' --out a": "'[1, 2]' is no single value",
     f"{TIES} --option 'keep={{' --out a": "is no single value",
+    f"{TIES} --option keep=2020-13-45 --out a": "'2020-13-45' is no single value",
+    f"{TIES} --option keep=2020-12-31 --out a": "give a number above 0 and at most 1",
     f"{TIES} --option keep --out a": "--option takes name=value, and not 'keep'",
     f"{TIES} --option keep=1 --option keep=1 --out a": "--option names 'keep' twice",
     f"{TIES} --expert cars --out a": "--expert takes name=path, and not 'cars'",
     f"{TIES} --expert cars=cars --out a": "--expert names 'cars' twice",
     f"{TIES} --expert ../x=cars --out a": "'../x' is no name for a file",
+    f"{TIES} --expert {'x' * 101}=cars --out a": "use at most 100 letters",
+    f"{TIES} --expert again=./cars --out a": "'cars' and 'again' are one checkpoint, cars",
+    f"{TIES} --expert again=linked --out a": "'cars' and 'again' are one checkpoint, linked",
+    f"{TIES} --expert long={'x' * 300} --out a": f"There is no {'x' * 300}",
     f"{TIES} --seed -1 --out a": "The seed is -1",
     f"{TIES} --device gpu --out a": "Unknown device 'gpu'",
     "--method slerp --pretrained clip --expert cars=cars --out a": "slerp merges 2 experts",
@@ -119,6 +127,10 @@ REFUSED = {
     f"{TIES} --out mnist.safetensors": "mnist.safetensors is there already",
     f"{TIES} --out cars --force": "is the input",
     f"{TIES} --out gelu --force": "was written by no merge",
+    f"{TIES} --out mnist.safetensors --force": "mnist.safetensors was written by no merge",
+    f"{TIES} --out {'x' * 300}": "'xxxxxxxxxxxxxxxxxxxx...' is too long",
+    f"{TIES} --out {'x' * 300}/a.safetensors": "'xxxxxxxxxxxxxxxxxxxx...' is too long",
+    f"{TIES} --out {'x' * 250}": "'.xxxxxxxxxxxxxxxxxxx...' is too long",
     f"{TIES} --out mnist.safetensors/a": "mnist.safetensors is a file",
     f"{TIES} --out merged.pt": "not as .pt",
     f"--method emr {INPUTS} --out a.safetensors": "emr makes one model per task: give a folder",
@@ -164,6 +176,45 @@ def test_what_a_merge_wrote_is_replaced_when_asked(models):
     result = adamerge(f"{TIES} --out merged --force")
     assert result.exit_code == 2 and "notes.txt was written by no merge" in result.stderr
     assert (models / "merged" / "notes.txt").read_text() == "mine"
+
+
+BESIDE = {"config.json": "{}", "vocab.json": "{}", "merges.txt": "a b"}
+
+
+@pytest.mark.parametrize("inside", ["nothing of a merge", "a folder", "another's weights"])
+def test_a_folder_that_no_merge_wrote_is_never_replaced(inside, models):
+    folder = models / "mine"
+    if inside == "nothing of a merge":  # names that a merge writes too
+        folder.mkdir()
+    else:
+        assert adamerge(f"{TIES} --out mine").exit_code == 0
+        if inside == "a folder":
+            (folder / "tokenizer.json").mkdir()
+            (folder / "tokenizer.json" / "notes.txt").write_text("mine")
+        else:
+            shutil.copy(models / "mnist.safetensors", folder)
+    for name, text in BESIDE.items():
+        (folder / name).write_text(text)
+    before = listed(models)
+    result = adamerge(f"{TIES} --out mine --force")
+    assert result.exit_code == 2 and "was written by no merge" in result.stderr
+    assert listed(models) == before
+
+
+def test_an_empty_folder_is_replaced_when_asked(models):
+    (models / "merged").mkdir()
+    assert adamerge(f"{TIES} --out merged").exit_code == 2
+    assert adamerge(f"{TIES} --out merged --force").exit_code == 0
+
+
+@pytest.mark.parametrize("out", ["merged", "merged.safetensors"])
+def test_a_merge_that_is_not_finite_is_not_written(out, models):
+    before = listed(models)
+    result = adamerge(f"--method wudi {INPUTS} --option lr=1e30 --option steps=3 --out {out}")
+    assert result.exit_code == 2, result.output
+    assert "wudi makes NaN or infinity of the tensor 'visual." in result.stderr
+    assert "look at the method's options (lr 1e+30, steps 3)" in result.stderr
+    assert listed(models) == before
 
 
 def test_numbers_of_options(models):

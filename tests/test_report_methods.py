@@ -94,7 +94,7 @@ def test_needs_are_letters_with_a_key(page: Page) -> None:
         ("regmean", "I E"),
         ("adamerging_layerwise", "I"),
         ("emr", "T P"),
-        ("experts", "T"),
+        ("experts", "T P"),
     ):
         assert needs[METHODS[method].title] == letters
     for letter, words in [("W", "weights only"), *NEEDS.values()]:

@@ -41,7 +41,7 @@ SECTIONS: Mapping[str, tuple[Statement, ...]] = {
         beyond.adapted_on_small,
         beyond.adapted_on_imbalanced,
     ),
-    "Unseen tasks": (beyond.unseen_pairs, beyond.unseen_tasks),
+    "Unseen tasks": (beyond.unseen_splits, beyond.unseen_pairs, beyond.unseen_tasks),
     "What learning depends on": (
         studies.entropy_for_loss,
         studies.images_needed,
@@ -56,6 +56,7 @@ SECTIONS: Mapping[str, tuple[Statement, ...]] = {
 FILES = {
     "clean": "evaluate",
     "robustness": "robustness",
+    "generalization": "generalization",
     "leave_two_out": "generalization",
     "entropy_loss": "study",
     "budget": "study",
@@ -145,7 +146,11 @@ def _missing(files: Files, config: Config) -> Iterator[str]:
         for statement in statements:
             if statement(Look(files, config)) is None:
                 topic = (statement.__doc__ or "").rstrip(".")
-                yield f"{topic}: its figures are not there yet (`{COMMAND}`)."
+                asked_for = config.profile.generalization.leave_two_out
+                if statement in (beyond.unseen_pairs, beyond.unseen_tasks) and not asked_for:
+                    yield f"{topic}: `generalization.leave_two_out` is not set in the profile."
+                else:
+                    yield f"{topic}: its figures are not there yet (`{COMMAND}`)."
     left_out = [method for method in METHODS if method not in files["clean"]]
     if left_out:
         yield f"Methods that were not run: {listed([METHODS[m].title for m in left_out])}."

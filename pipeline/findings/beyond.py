@@ -13,6 +13,7 @@ from pipeline.report.words import ends, inline, listed, named, percent
 from pipeline.statistics import Interval
 
 OVER = "corruptions"
+INTERVAL = "95\N{NO-BREAK SPACE}% interval"
 
 
 def corrupted_level(look: Look) -> str | None:
@@ -125,39 +126,65 @@ def _adapted(look: Look, condition: str, words: str) -> str | None:
     )
 
 
+def unseen_splits(look: Look) -> str | None:
+    """Gain or loss on the unseen tasks of the profile's splits."""
+    parts, outcomes = [], []
+    for split, tasks in look.config.profile.generalization.splits.items():
+        found = _gaps(look, "generalization", split)
+        if not found:
+            continue
+        outcomes += [outcome for outcome, _ in found.values()]
+        said = "; ".join(f"{inline(method)} {words}" for method, (_, words) in found.items())
+        parts.append(f"{listed(look.titles(tasks.unseen))}: {said}.")
+    if not parts:
+        return None
+    return (
+        f"**Against the pretrained model {_verdict(outcomes)}, over {len(parts)} splits.** Gaps "
+        f"({INTERVAL} over images) on {' On '.join(parts)}"
+    )
+
+
 def unseen_pairs(look: Look) -> str | None:
     """Gain or loss on unseen tasks, over every pair of them."""
-    rows = {
-        method: look("leave_two_out", method, "gap_interval")
-        for method in look.names("leave_two_out")
-        if method != "pretrained"
-    }
-    if not rows:
+    found = _gaps(look, "leave_two_out")
+    if not found:
         return None
-    parts, outcomes = [], []
-    for method, low_high in rows.items():
-        interval = Interval(*low_high)
-        gap = look("leave_two_out", method, "gap")
+    parts = []
+    for method, (_, words) in found.items():
         above = look("leave_two_out", method, "pairs_above_zero")
-        outcomes.append(Compared(gap, interval).of_three("gains", "loses", "no clear difference"))
-        parts.append(
-            f"{inline(method)} {signed(gap)} points ({ends(interval)}; {outcomes[-1]}; above it "
-            f"on {above} of {look('leave_two_out', method, 'pairs')} pairs)"
-        )
-    if len({*outcomes}) == 1:
-        verdict = {
-            "gains": "every merge gains on unseen tasks",
-            "loses": "every merge loses on unseen tasks",
-            "no clear difference": "no merge clearly gains or loses on unseen tasks",
-        }[outcomes[0]]
-    else:
-        counts = [(outcomes.count("gains"), "gain"), (outcomes.count("loses"), "lose")]
-        said = [f"{count} clearly {verb}{'s' if count == 1 else ''}" for count, verb in counts]
-        verdict = f"of {len(outcomes)} merges {listed(said)} on unseen tasks"
+        pairs = look("leave_two_out", method, "pairs")
+        parts.append(f"{inline(method)} {words}, above it on {above} of {pairs} pairs")
     return (
-        f"**Against the pretrained model {verdict}.** With every pair of tasks left out in turn, "
-        f"mean gaps (95\N{NO-BREAK SPACE}% intervals over images): {'; '.join(parts)}."
+        f"**Against the pretrained model {_verdict([one for one, _ in found.values()])}.** With "
+        f"every pair of tasks left out in turn, mean gaps ({INTERVAL} over images): "
+        f"{'; '.join(parts)}."
     )
+
+
+def _gaps(look: Look, file: str, *place: str) -> dict[str, tuple[str, str]]:
+    """Method -> its outcome, and its gap in words, of the merges below `place`."""
+    found = {}
+    for method in look.names(file, *place):
+        ends_of = look(file, *place, method, "gap_interval") if method != "pretrained" else None
+        if ends_of is None:
+            continue
+        interval, gap = Interval(*ends_of), look(file, *place, method, "gap")
+        outcome = Compared(gap, interval).of_three("gains", "loses", "no clear difference")
+        found[method] = outcome, f"{signed(gap)} ({ends(interval)}; {outcome})"
+    return found
+
+
+def _verdict(outcomes: list[str]) -> str:
+    kinds = {*outcomes}
+    if kinds == {"gains"}:
+        return "every merge gains on unseen tasks"
+    if kinds == {"loses"}:
+        return "every merge loses on unseen tasks"
+    if kinds == {"no clear difference"}:
+        return "no merge clearly gains or loses on unseen tasks"
+    counts = [(outcomes.count("gains"), "gain"), (outcomes.count("loses"), "lose")]
+    said = [f"{count} clearly {verb}{'s' if count == 1 else ''}" for count, verb in counts]
+    return f"of {len(outcomes)} merges {listed(said)} on unseen tasks"
 
 
 def unseen_tasks(look: Look) -> str | None:

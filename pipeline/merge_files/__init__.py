@@ -8,11 +8,14 @@ A package beside `pipeline.merging`, whose modules all stages that merge depend 
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from pipeline.checkpoints.writing import Lazy, LazyArrays, kinds_of, open_arrays, write_safetensors
 from pipeline.errors import UserError, unknown
@@ -93,8 +96,9 @@ def planned(request: Request) -> Plan:
     if request.seed < 0:
         raise UserError(f"The seed is {request.seed}: give a whole number of at least 0.")
     for path in (request.pretrained, *request.experts.values()):
-        if not path.exists():
+        if not os.path.exists(path):  # Path.exists raises for a name that is too long
             raise UserError(f"There is no {path}: correct the path of the checkpoint.")
+    _check_distinct(request.experts)
     per_task = METHODS[request.method].reads("task_identity")
     tasks = tuple(request.experts) if per_task else None
     inputs = (request.pretrained, *request.experts.values())
@@ -104,6 +108,18 @@ def planned(request: Request) -> Plan:
     output = output.of(pretrained)
     check_room(output, pretrained, copies=sum(expert.arrays is None for expert in experts))
     return Plan(request, pretrained, tuple(experts), output)
+
+
+def _check_distinct(experts: Mapping[str, Path]) -> None:
+    """Raise `UserError` for two experts of one path: the merge would count it twice."""
+    held: dict[Path, str] = {}
+    for name, path in experts.items():
+        first = held.setdefault(path.resolve(), name)
+        if first != name:
+            raise UserError(
+                f"The experts '{first}' and '{name}' are one checkpoint, {path}: correct a path, "
+                "or leave one out."
+            )
 
 
 def check_method(method: str) -> None:
@@ -129,7 +145,7 @@ def merge_files(plan: Plan, device: str, on_progress: Progress = lambda done, wo
 
     Of inputs in safetensors files, a few tensors of each are in memory at a time. `device`: what
     torch computes on. `on_progress`: called with (done, a few words), up to `plan.steps`. Raises
-    `UserError` where the disk refuses, or a weight is no finite number.
+    `UserError` where the disk refuses, or a weight, of an input or merged, is no finite number.
     """
     import torch
 
@@ -151,7 +167,7 @@ def merge_files(plan: Plan, device: str, on_progress: Progress = lambda done, wo
         facts = _facts(plan, sources)
         vectors = TaskVectors.between(start, parts)
         for task, weights in _merged(plan, vectors).items():
-            made = _counted(_complete(weights, plan.pretrained), count)
+            made = _counted(_finite(_complete(weights, plan.pretrained), plan.request), count)
             write_model(plan.output, result, task, made, plan.pretrained, facts)
 
 
@@ -177,6 +193,25 @@ def _complete(weights: "Mapping[str, Tensor]", pretrained: Pretrained) -> Lazy[A
         return weights[name].cpu().numpy() if name in weights else pretrained.arrays[name]
 
     return Lazy(kinds_of(pretrained.tower), make)
+
+
+def _finite(arrays: LazyArrays, request: Request) -> LazyArrays:
+    """The same, but that an array with NaN or infinity raises `UserError` when it is made.
+
+    Inputs are finite, or are refused: what is not comes of the method's options.
+    """
+
+    def make(name: str) -> Any:
+        made = arrays[name]
+        if not np.isfinite(made).all():
+            given = ", ".join(f"{option} {value}" for option, value in request.options.items())
+            raise UserError(
+                f"{request.method} makes NaN or infinity of the tensor '{name}', and nothing is "
+                f"written: look at the method's options ({given or 'none was given'})."
+            )
+        return made
+
+    return Lazy(arrays.kinds, make)
 
 
 class _Counter:

@@ -1,5 +1,6 @@
 """Where a merge is written to: a file, a folder that `transformers` loads, or a file per task."""
 
+import errno
 import os
 import shutil
 import uuid
@@ -72,7 +73,8 @@ def check_output(
 ) -> Output:
     """Raise `UserError` unless `out` is a place to write a merge to.
 
-    `tasks`: those that have a model of their own. `replaced`: what an earlier merge wrote there is.
+    `tasks`: those that have a model of their own. `replaced`: what an earlier merge wrote there is;
+    anything else stays.
     """
     output = Output(out, tasks)
     if out.suffix == FILE and tasks is not None:
@@ -91,30 +93,56 @@ def check_output(
                 f"{out} is the input {path}, or one lies inside the other: choose another place to "
                 "write to."
             )
-    above = next(path for path in place.parents if path.exists())
+    above = next(path for path in place.parents if os.path.exists(path))
     if not above.is_dir():
         raise UserError(f"{out} cannot be written: {above} is a file.")
-    if out.exists() or out.is_symlink():
+    for name in (*place.relative_to(above).parts, _temporary(out).name):
+        _check_length(above / name)
+    if os.path.lexists(out):
         _check_replaceable(output, replaced)
     return output
 
 
+def _check_length(path: Path) -> None:
+    """Raise `UserError` for a name that the disk of the path's folder has no room for."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(
+                f"The output's name '{path.name[:20]}...' is too long for this disk: choose a "
+                "shorter one."
+            ) from error
+
+
 def _check_replaceable(output: Output, replaced: bool) -> None:
-    """Raise `UserError` unless `out` may go: nothing but a merge is ever removed."""
+    """Raise `UserError` unless `out` may go: nothing but a merge is ever removed.
+
+    A merge is a file whose header says so; or a folder with at least one such file, and besides
+    those nothing but what belongs to the layout; or an empty folder.
+    """
     out = output.path
     if not replaced:
         raise UserError(f"{out} is there already: choose another place, or replace it (--force).")
     if output.kind == "file":
         if not out.is_file():
             raise UserError(f"{out} is no file, and is not replaced: choose another place.")
-        return
-    files = list(out.iterdir()) if out.is_dir() and not out.is_symlink() else [out]
-    for path in files:
-        facts = facts_in(path) if path.suffix == FILE and path.is_file() else None
-        if path.name not in BESIDE and not (facts and facts.items() >= WRITER.items()):
-            raise UserError(
-                f"{path} was written by no merge, and is not replaced: choose another place."
-            )
+        files = [out]
+    else:
+        files = sorted(out.iterdir()) if out.is_dir() and not out.is_symlink() else [out]
+    merges = [path for path in files if _is_merge(path)]
+    beside = [path for path in files if path.name in BESIDE and path.is_file() and path != out]
+    others = [path for path in files if path not in merges and path not in beside]
+    if others or (files and not merges):
+        raise UserError(
+            f"{others[0] if others else out} was written by no merge, and is not replaced: choose "
+            "another place."
+        )
+
+
+def _is_merge(path: Path) -> bool:
+    facts = facts_in(path) if path.suffix == FILE and path.is_file() else None
+    return facts is not None and facts.items() >= WRITER.items()
 
 
 def check_room(output: Output, pretrained: Pretrained, copies: int) -> None:
@@ -135,7 +163,7 @@ def making(output: Output) -> Iterator[tuple[Path, Path]]:
     Raises `UserError` where the disk refuses.
     """
     out = output.path.absolute()
-    folder = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
+    folder = _temporary(out)
     result = folder / f"result{FILE if output.kind == 'file' else ''}"
     try:
         folder.mkdir(parents=True)
@@ -150,6 +178,11 @@ def making(output: Output) -> Iterator[tuple[Path, Path]]:
         raise UserError(f"Cannot write {output.path}: {advice}.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary(out: Path) -> Path:
+    """A name beside `out` that nothing has."""
+    return out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
 
 
 def _put(result: Path, out: Path, before: Path) -> None:

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from made_up_findings import GIT, made_up_studies
+from made_up_findings import GIT, OURS, made_up_studies
 from report_artifacts import write_artifacts, write_config
 
 from pipeline.config import Config
@@ -13,10 +13,20 @@ from pipeline.files import write_json
 from pipeline.findings import read_files
 from pipeline.layout import Layout
 
+METHODS = ["pretrained", "weight_average", "task_arithmetic", "ties", OURS]
+CONDITIONS = ["each", "mixture", "stream", "small", "imbalanced"]
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    return write_config(tmp_path_factory.mktemp("findings"), "study")
+    return write_config(
+        tmp_path_factory.mktemp("findings"),
+        "study",
+        generalization={"methods": METHODS, "leave_two_out": True},
+        robustness={
+            "adapted": {"methods": [OURS], "severity": 3, "conditions": CONDITIONS},
+        },
+    )
 
 
 @pytest.fixture(scope="module")

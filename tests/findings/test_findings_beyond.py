@@ -73,6 +73,13 @@ def test_unseen(files: dict[str, Any], config: Config, gaps: tuple[float, ...], 
         files["leave_two_out"][method] |= {"gap": gap, "gap_interval": [gap - 1, gap + 1]}
     text = say(beyond.unseen_pairs, files, config)
     assert text.startswith(f"**Against the pretrained model {words}.**")
+    for split in files["generalization"].values():
+        for method, gap in zip(methods, gaps, strict=True):
+            split[method] |= {"gap": gap, "gap_interval": [gap - 1, gap + 1]}
+    text = say(beyond.unseen_splits, files, config)
+    twice = words.replace("of 4 merges 1 clearly gains and 2", "of 8 merges 2 clearly gain and 4")
+    assert text.startswith(f"**Against the pretrained model {twice}, over 2 splits.**")
+    assert "mini MNIST and mini EuroSAT: weight averaging" in text
 
 
 def test_unseen_tasks_by_name(files: dict[str, Any], config: Config) -> None:

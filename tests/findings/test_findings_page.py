@@ -57,3 +57,17 @@ def test_what_was_not_measured_is_left_out_and_listed(config: Config, tmp_path: 
         assert (
             f"- {topic}: its figures are not there yet (`{COMMAND}`)." in blocks["findings-missing"]
         )
+
+
+def test_pairs_that_were_not_asked_for_are_said_to_be(
+    files: dict[str, Any], config: Config
+) -> None:
+    asked = config.profile.generalization.model_copy(update={"leave_two_out": False})
+    profile = config.profile.model_copy(update={"generalization": asked})
+    layout = Layout(config.root, config.name)
+    write_json(layout.metric("leave_two_out"), {})
+    missing = findings_blocks(config.model_copy(update={"profile": profile}), layout)[
+        "findings-missing"
+    ]
+    write_json(layout.metric("leave_two_out"), files["leave_two_out"])
+    assert missing and missing.count("`generalization.leave_two_out` is not set") == 2

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from pipeline.joint import Joint
 
 MADE_BY = "python -m stages.evaluate"
-REFERENCE = "task_arithmetic"  # the merge without learning that every method is held beside
+# What every method is held beside, and the best of all.
+COMPARED = ("task_arithmetic", "task_arithmetic_tuned", "adamerging_layerwise")
 DIGITS = {
     **{"ece": 2, "ece_mass": 2, "nll": 4, "brier": 4, "entropy": 4},
     **{"joint": 2, "joint_same_words": 2},
@@ -168,7 +169,7 @@ def summarise(run: Stage) -> dict[str, Any]:
     resampled = resample(correct, {task: image_numbers(run, task, sizes[task]) for task in tasks})
     values = {m: {task: measure(own[task]) for task in tasks} for m, own in found.items()}
     rows = {m: _row(run, own, values.get("experts")) for m, own in values.items()}
-    beside = [other for other in dict.fromkeys((REFERENCE, best_of(rows))) if other in rows]
+    beside = [other for other in dict.fromkeys((*COMPARED, best_of(rows))) if other in rows]
     for method, row in rows.items():
         row["avg_interval"] = resampled.interval(method).rounded()
         row["beside"] = {

@@ -13,7 +13,7 @@ from pipeline.evaluation import Predictions, brier_score, calibration_error_by_m
 from pipeline.files import read_json, write_json
 from pipeline.layout import Layout
 from pipeline.merging.methods import METHODS
-from stages.evaluate import best_of
+from stages.evaluate import COMPARED, best_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning")
 
@@ -54,7 +54,7 @@ def test_models_that_need_the_task_have_no_joint_figures(made, clean):
 def test_methods_are_held_beside_the_reference_and_the_best(made, clean):
     best = best_of(clean)
     for method, row in clean.items():
-        assert set(row["beside"]) == {"task_arithmetic", best} - {method}
+        assert set(row["beside"]) == ({*COMPARED, best} & clean.keys()) - {method}
         low, high = row["avg_interval"]
         assert low <= row["avg"] <= high
         for other, pair in row["beside"].items():

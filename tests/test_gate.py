@@ -127,7 +127,7 @@ def test_vanished_methods_and_splits_fail(metrics: Metrics, worse: Metrics):
 
 
 def test_new_ones_are_named_and_pass(metrics: Metrics, worse: Metrics):
-    worse["clean"]["dare"] = {"avg": 70.0, "avg_sd": 0.0}
+    worse["clean"]["unheard_of"] = {"avg": 70.0, "avg_sd": 0.0}
     (finding,) = compare(metrics, worse)
     assert str(finding) == "clean/dare/avg 70.00 is new"
     assert not finding.fails
@@ -137,12 +137,12 @@ def test_summary_table_has_titles_and_changes(metrics: Metrics, worse: Metrics):
     worse["clean"]["ties"]["avg"] = 68.1
     worse["generalization"]["unseen_mnist_eurosat"]["ties"]["unseen"] = 42.0
     del worse["clean"]["experts"], worse["robustness"]["clean"]["experts"]
-    worse["clean"]["dare"] = {"avg": 70.0}
+    worse["clean"]["unheard_of"] = {"avg": 70.0}
     assert summary_table(metrics, worse).splitlines() == [
         "| Method | Clean | Robust | Unseen |",
         "| :-- | --: | --: | --: |",
         "| TIES-merging | 68.10 (-3.10) | 55.00 (+0.00) | 46.00 (+1.00) |",
-        "| dare | 70.00 (new) |  |  |",
+        "| unheard_of | 70.00 (new) |  |  |",
         "| Experts (upper bound) | vanished (90.00) | vanished (70.00) |  |",
     ]
 

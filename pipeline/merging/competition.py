@@ -49,7 +49,9 @@ def pcb(
     def mean(delta: Tensor) -> Tensor:
         weights = _unit(scores(delta), least, most)
         clamped = delta.sign() * delta.abs().clamp(low[:, None].to(delta), high[:, None].to(delta))
-        return (weights * clamped).sum(0) / weights.sum(0).clamp(min=1e-12)
+        # As published, but that half precision has no number so small.
+        floor = max(1e-12, torch.finfo(delta.dtype).tiny)
+        return (weights * clamped).sum(0) / weights.sum(0).clamp(min=floor)
 
     def change(name: str, delta: Tensor) -> Tensor:
         parts = [mean(columns) for columns in delta.reshape(len(delta), -1).split(COLUMNS, dim=1)]

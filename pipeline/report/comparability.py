@@ -17,6 +17,7 @@ _LEARNED: Mapping[str, Any] = {
     "schedule": "paper",
     "lr": PAPER["lr"],
     "batch": 16,
+    "images": None,  # all of them
     "initial": 0.3,
     "objective": "entropy",
     "on_collapse": "warn",
@@ -116,4 +117,6 @@ def _merged(config: Config, method: str) -> Settings | None:
 
 
 def _said(value: Any) -> str:
+    if value is None:
+        return "all"
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else f"{value}"

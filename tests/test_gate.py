@@ -129,7 +129,7 @@ def test_vanished_methods_and_splits_fail(metrics: Metrics, worse: Metrics):
 def test_new_ones_are_named_and_pass(metrics: Metrics, worse: Metrics):
     worse["clean"]["unheard_of"] = {"avg": 70.0, "avg_sd": 0.0}
     (finding,) = compare(metrics, worse)
-    assert str(finding) == "clean/dare/avg 70.00 is new"
+    assert str(finding) == "clean/unheard_of/avg 70.00 is new"
     assert not finding.fails
 
 

@@ -96,7 +96,6 @@ def adapted_table(content: Content) -> Table | None:
             show=signed,
             show_ends=hundredths,
         ),
-        Column("Relative drop", numbers(found, "relative_drop")),
         Column("Error ratio", numbers(found, "error_ratio")),
         *(
             Column(corruption_title(name), numbers(found, "corruptions", name))
@@ -132,16 +131,14 @@ def adapted_figures(content: Content) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def at_severity(row: Mapping[str, Any], severity: str) -> dict[str, Any]:
-    """`avg`, `corruptions`, `relative_drop` and `error_ratio` of one severity; {} if not tested."""
+    """`avg`, `corruptions` and `error_ratio` of one severity; {} if not tested."""
     corruptions = by_corruption(row, severity)
     if not corruptions or len(corruptions) < len(row["corruptions"]):
         return {}
     average = sum(corruptions.values()) / len(corruptions)
-    drop = 100 * (row["clean"] - average) / row["clean"] if row["clean"] else 0.0
     ratios = row.get("error_ratio", {}).get("severities", {})
     return {
         "avg": average,
         "corruptions": corruptions,
-        "relative_drop": drop,
         "error_ratio": ratios.get(severity),
     }

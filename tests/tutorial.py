@@ -82,6 +82,8 @@ class Reader:
             cwd=self.folder,
             env=dict(self.variables),
             start_new_session=True,
+            # Who starts the tests in the background has Ctrl-C ignored, and all below inherit it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -97,12 +98,14 @@ def pairs() -> dict[str, Pair]:
     torch.set_num_threads(1)
     pictures = scenes()
     images = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
+
+    def each(name: str) -> list[np.ndarray]:
+        return [their_corrupt(picture, SEVERITY, name) for picture in pictures]
+
     return {
         name: Pair(
-            lambda name=name: corrupt(images, name, SEVERITY),  # type: ignore[misc]
-            lambda name=name: [  # type: ignore[misc]
-                their_corrupt(picture, SEVERITY, name) for picture in pictures
-            ],
+            partial(corrupt, images, name, SEVERITY),
+            partial(each, name),
         )
         for name in CORRUPTIONS
     }

@@ -7,7 +7,6 @@ the command ends with 1 where one is missed, or where the two sides' results dif
 """
 
 import math
-import re
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from benchmarks.page import write_block
 from benchmarks.settings import TWO_BLOCKS, Method, Problem
 from stages._progress import say
 from stages._stage import user_errors
@@ -77,7 +77,7 @@ def main() -> None:
             "methods": methods,
         }
         write_json(FIGURES, figures)
-        write_block(figures)
+        write_block(PAGE, BLOCK, block(figures))
         if missed := misses(figures):
             say(f"missed: {'; '.join(missed)}")
             raise typer.Exit(1)
@@ -184,16 +184,6 @@ def block(figures: Mapping[str, Any]) -> str:
             f"| {method['memory']:.2f} | {most} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def write_block(figures: Mapping[str, Any]) -> None:
-    """Fill the page's block; the others stay."""
-    from pipeline.files import write_text
-    from pipeline.readme import fill
-
-    text = PAGE.read_text(encoding="utf-8")
-    others = dict.fromkeys(re.findall(r"<!-- generated: (\S+) -->", text))
-    write_text(PAGE, fill(text, {**others, BLOCK: block(figures)}, PAGE.name))
 
 
 if __name__ == "__main__":

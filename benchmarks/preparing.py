@@ -6,7 +6,6 @@ Writes benchmarks/preparing.json and its block of docs/performance.md. Each has 
 command ends with 1 where one is missed. Needs 6 GB of disk.
 """
 
-import re
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 
 import typer
 
+from benchmarks.page import write_block
 from stages._progress import say
 from stages._stage import user_errors
 
@@ -45,7 +45,7 @@ def main() -> None:
             "converting": {model: converting(model) for model in MODELS},
         }
         write_json(FIGURES, figures)
-        write_block(figures)
+        write_block(PAGE, BLOCK, block(figures))
         if missed := misses(figures):
             say(f"missed: {'; '.join(missed)}")
             raise typer.Exit(1)
@@ -177,16 +177,6 @@ def block(figures: Mapping[str, Any]) -> str:
             f"{most:.0f} s, {MEMORY} |"
         )
     return "\n".join(lines) + "\n"
-
-
-def write_block(figures: Mapping[str, Any]) -> None:
-    """Fill the page's block; the others stay."""
-    from pipeline.files import write_text
-    from pipeline.readme import fill
-
-    text = PAGE.read_text(encoding="utf-8")
-    others = dict.fromkeys(re.findall(r"<!-- generated: (\S+) -->", text))
-    write_text(PAGE, fill(text, {**others, BLOCK: block(figures)}, str(PAGE.name)))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -38,6 +38,16 @@ MOST_PIXELS = 10**8  # of an image once resized, before it is cropped
 
 class BrokenImage(Exception):
     """Bytes that are no image, or only a part of one; the message says why."""
+
+
+class HasContent(Protocol):
+    """An image as its file has it."""
+
+    @property
+    def content(self) -> bytes: ...
+
+
+OnItsWay = TypeVar("OnItsWay", bound=HasContent)
 
 
 class Encoded(NamedTuple):
@@ -160,7 +170,7 @@ def decode(
 
     with ExitStack() as until:
         files = [_allocated(until, target, size) for target in targets]
-        written = _in_pool(_batches(rows()), size, workers, on_progress)
+        written = _in_pool(batches_of(rows(), BATCH), size, workers, on_progress)
         if written < total:
             raise UserError(f"Only {written} of {total} images are there: fetch the data again.")
         for target, values in zip(targets, labels, strict=True):
@@ -206,13 +216,14 @@ def take_room(file: int, size: int) -> None:
                 raise
 
 
-def _batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
-    batch: list[_Row] = []
+def batches_of(rows: Iterable[OnItsWay], most: int) -> Iterator[list[OnItsWay]]:
+    """What a worker is given at a time: `most` images, or fewer where their files are large."""
+    batch: list[OnItsWay] = []
     weight = 0
     for row in rows:
         batch.append(row)
         weight += len(row.content)
-        if len(batch) == BATCH or weight >= BATCH_BYTES:
+        if len(batch) == most or weight >= BATCH_BYTES:
             yield batch
             batch, weight = [], 0
     if batch:

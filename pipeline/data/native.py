@@ -21,10 +21,10 @@ from PIL import Image
 
 from pipeline.conditions import task_seed
 from pipeline.data.decoding import (
-    BATCH_BYTES,
     Broken,
     BrokenImage,
     Encoded,
+    batches_of,
     cropped,
     named,
     opened,
@@ -157,7 +157,7 @@ def native_images(
     """
     jobs: deque[Future[tuple[np.ndarray, list[Broken]]]] = deque()
     indices: deque[list[int]] = deque()
-    batches = iter(_batches(wanted))
+    batches = iter(batches_of(_rows(wanted), BATCH))
     kept: list[Chunk] = []
     try:
         for batch in islice(batches, FLYING // BATCH):
@@ -181,20 +181,6 @@ def native_images(
 
 def _joined(parts: Sequence[Chunk]) -> Chunk:
     return np.concatenate([some for some, _ in parts]), np.concatenate([more for _, more in parts])
-
-
-def _batches(wanted: Wanted) -> Iterator[list[_Row]]:
-    """What to decode, in the order of the source; a batch of large files is a small one."""
-    batch: list[_Row] = []
-    weight = 0
-    for row in _rows(wanted):
-        batch.append(row)
-        weight += len(row.content)
-        if len(batch) == BATCH or weight >= BATCH_BYTES:
-            yield batch
-            batch, weight = [], 0
-    if batch:
-        yield batch
 
 
 def _rows(wanted: Wanted) -> Iterator[_Row]:

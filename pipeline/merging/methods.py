@@ -204,7 +204,7 @@ METHODS: dict[str, Method] = {
     "fisher": Method(
         "Fisher merging",
         "mean of the experts, weighted by the Fisher information of every entry",
-        "statistics:fisher",
+        "fisher:fisher",
         "https://arxiv.org/abs/2111.09832",
         {"images": 256},
         frozenset({"images", "experts"}),
@@ -212,7 +212,7 @@ METHODS: dict[str, Method] = {
     "regmean": Method(
         "RegMean",
         "linear layers that answer as every expert's do on its own images",
-        "statistics:regmean",
+        "regmean:regmean",
         "https://arxiv.org/abs/2212.09849",
         {"images": 256, "shrink": 0.95},
         frozenset({"images", "experts"}),
@@ -220,7 +220,7 @@ METHODS: dict[str, Method] = {
     "regmean_plus_plus": Method(
         "RegMean++",
         "the same on the activations of the model merged so far",
-        "statistics:regmean_plus_plus",
+        "regmean:regmean_plus_plus",
         "https://arxiv.org/abs/2508.03121",
         {"images": 256, "shrink": 0.95},
         frozenset({"images", "experts"}),

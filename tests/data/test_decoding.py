@@ -97,8 +97,8 @@ def test_memory_is_bounded_however_many_images(tmp_path, workers, monkeypatch):
 
 def test_large_images_make_small_batches():
     rows = [decoding._Row(0, "", bytes(size), Path(), 0) for size in [10, 600_000, 600_000, 5, 7]]
-    assert [len(batch) for batch in decoding._batches(rows)] == [3, 2]
-    assert [len(batch) for batch in decoding._batches(rows[:1] * 65)] == [32, 32, 1]
+    assert [len(batch) for batch in decoding.batches_of(rows, 32)] == [3, 2]
+    assert [len(batch) for batch in decoding.batches_of(rows[:1] * 65, 32)] == [32, 32, 1]
 
 
 def test_broken_images_are_named_and_nothing_is_written(tmp_path):

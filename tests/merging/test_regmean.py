@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from pipeline.checkpoints.hf import convert_hf_vision
 from pipeline.errors import UserError
 from pipeline.learning import FitData
-from pipeline.merging import grams, statistics
-from pipeline.merging.statistics import regmean, regmean_plus_plus
+from pipeline.merging import grams
+from pipeline.merging import regmean as module
+from pipeline.merging.regmean import regmean, regmean_plus_plus
 from pipeline.vectors import TaskVectors
 
 ORACLE = Path(__file__).with_name("statistics_oracle.npz")
@@ -97,7 +98,7 @@ def plain_regmean(vectors, data, shrink, on_merged):
 @pytest.mark.parametrize(("shrink", "columns"), [(0.95, 256), (1.0, 5), (0.0, 16)])
 def test_regmean_is_the_formula(method, shrink, columns, monkeypatch):
     monkeypatch.setattr(grams, "BLOCK", columns)
-    monkeypatch.setattr(statistics, "BATCH", 3)
+    monkeypatch.setattr(module, "BATCH", 3)
     vectors, data = problem(counts=(9, 6, 7))
     merged = method(vectors, data, 0, images=9, shrink=shrink).weights()
     expected = plain_regmean(vectors, data, shrink, method is regmean_plus_plus)

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 from pipeline.checkpoints.writing import Lazy, kinds_of
 from pipeline.errors import UserError
 from pipeline.learning.feeding import draw
-from pipeline.merging import statistics
-from pipeline.merging.statistics import fewer, fisher, fisher_diagonal, regmean, regmean_plus_plus
+from pipeline.merging import fisher as module
+from pipeline.merging.fisher import fewer, fisher, fisher_diagonal
+from pipeline.merging.regmean import regmean, regmean_plus_plus
 from pipeline.vectors import TaskVectors
 
 BOTH = [regmean, regmean_plus_plus]
@@ -84,7 +85,7 @@ def test_columns_added_up_with_random_signs_are_right_on_average():
 def test_fisher_of_many_classes_is_near_and_repeats_itself(monkeypatch):
     vectors, data = problem((7, 8, 9))
     exact = fisher(vectors, data, 0, images=7).weights()
-    monkeypatch.setattr(statistics, "DIRECTIONS", 3)
+    monkeypatch.setattr(module, "DIRECTIONS", 3)
     near, again, other = (fisher(vectors, data, seed, 7).weights() for seed in (0, 0, 1))
     mean = vectors.merged(torch.full((3,), 1 / 3))
     assert 0 < distance(near, exact) < 0.2 * distance(mean, exact)

@@ -6,6 +6,7 @@ data is refused here, before anything is fetched or computed.
 """
 
 from pathlib import Path
+from reprlib import Repr
 from typing import Any, Literal, TypeVar
 
 import yaml
@@ -20,6 +21,7 @@ from pipeline.merging.methods import METHODS
 from pipeline.tasks import Task, get_task
 
 Model = TypeVar("Model", bound=BaseModel)
+SHOWN = 80  # characters of a wrong value, at most, in a message
 
 
 class Config(Section):
@@ -63,8 +65,8 @@ def load_config(root: Path, profile: str | None = None) -> Config:
     params = _parse(Params, _read(root / "params.yaml"), "params.yaml")
     name = profile or params.profile
     path = root / "profiles" / f"{name}.yaml"
-    if not path.is_file():
-        raise unknown("profile", name, profile_names(root))
+    if name not in (known := profile_names(root)):
+        raise unknown("profile", name, known)
     where = f"profiles/{name}.yaml"
     parsed = _parse(Profile, _read(path), where)
     try:
@@ -89,7 +91,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(
             f"There is no {path.name} in {path.parent}. Run from the project's root folder."
         ) from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    except RecursionError:
+        raise UserError(f"{path} is not valid YAML: brackets stand in brackets too often.") from None
+    except (yaml.YAMLError, ValueError) as error:  # a day or a number that there is not; no UTF-8
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold keys and values.")
@@ -107,8 +113,18 @@ def _parse(model: type[Model], values: dict[str, Any], where: str) -> Model:
         raise UserError(f"{where}: {unknown('key', name, _keys(model, parents))}")
     if first["type"] == "missing":
         raise UserError(f"{where}: the key '{name}' is missing.")
-    found = f", found {first['input']!r}" if not isinstance(first["input"], dict) else ""
+    found = f", found {_shown(first['input'])}" if not isinstance(first["input"], dict) else ""
     raise UserError(f"{where}: {name}: {first['msg'].lower()}{found}.")
+
+
+def _shown(value: Any) -> str:
+    """`value` in a message: cut, for a few aliases can unfold to gigabytes."""
+    cut = Repr()
+    cut.maxlevel, cut.maxstring, cut.maxother = 2, SHOWN, SHOWN
+    try:
+        return cut.repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number that is too long to be shown"
 
 
 def _keys(model: Any, parents: list[str]) -> list[str]:

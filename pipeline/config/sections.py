@@ -32,7 +32,7 @@ def _amount(value: Any) -> int | float:
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not 0 < value < float("inf")
+        or not 0 < value < MOST
     ):
         raise PydanticCustomError("amount", "must be a number of images, or a share of them")
     return value
@@ -52,16 +52,17 @@ def _backbone(*places: str | None) -> str | None:
     return next(found, None)
 
 
+MOST = 2**31  # above every number and seed
 Float = Annotated[float, BeforeValidator(_number)]
 Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 NotNegative = Annotated[float, BeforeValidator(_number), Field(ge=0)]
 Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
 Share = Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)]
 Amount = Annotated[Any, BeforeValidator(_number), AfterValidator(_amount)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=MOST)]
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 Numbers = [Field(strict=False, min_length=1), AfterValidator(_distinct)]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], *Numbers]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=MOST)], ...], *Numbers]
 Words = Annotated[dict[str, str], BeforeValidator(_texts)]
 Options = dict[str, Annotated[Any, BeforeValidator(_number)]]
 Severity = Annotated[int, Field(ge=1, le=5)]
@@ -136,7 +137,7 @@ class Finetuning(Section):
     batch: Count = 128  # images per step
     lr: Positive = 1e-5  # peak learning rate
     weight_decay: NotNegative = 0.1
-    warm_up: Annotated[int, Field(ge=0)] = 500  # steps in which the rate rises
+    warm_up: Annotated[int, Field(ge=0, lt=MOST)] = 500  # steps in which the rate rises
     clip: Positive | None = 1.0  # the gradient's greatest norm; null: as it is
     augmentation: Literal["crop", "shift"] = "crop"
 

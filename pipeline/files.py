@@ -16,6 +16,7 @@ from pipeline.errors import MissingInput, UserError
 ADVICE = {
     errno.ENOSPC: "the disk is full: free some space and run again",
     errno.EDQUOT: "the disk quota is used up: free some space and run again",
+    errno.EFBIG: "it is larger than the file system or 'ulimit -f' allows: choose another disk",
     errno.EROFS: "the file system is read-only: choose a folder that can be written to",
     errno.EACCES: "permission denied: check who owns the folder",
     errno.EPERM: "permission denied: check who owns the folder",

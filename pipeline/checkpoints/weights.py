@@ -38,7 +38,7 @@ def load_weights(path: Path, made_by: str) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if tensor.is_floating_point():
             tensors[name] = tensor.float()
-            if not bool(torch.isfinite(tensor).all()):
+            if not bool(torch.isfinite(tensors[name]).all()):
                 raise not_finite(path, name)
     return tensors
 

@@ -1,5 +1,6 @@
 """`adamerge merge --method`: what it says, refuses and leaves behind; its page of docs/."""
 
+import json
 import os
 import re
 import shlex
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from model_files import TOWER, layouts, open_clip_model, write_models
@@ -15,7 +17,7 @@ from tiny import ROOT
 from tutorial import code_blocks
 from typer.testing import CliRunner
 
-from pipeline.checkpoints.weights import load_weights
+from pipeline.checkpoints.weights import load_metadata, load_weights, save_weights
 from stages.cli import app
 
 PAGE = ROOT / "docs" / "merge-files.md"
@@ -269,3 +271,16 @@ def test_every_command_of_the_page(models):
             result = adamerge(line.removeprefix("adamerge merge "))
             assert result.exit_code == 0, result.output
     assert load_weights(models / "per-task" / "cars.safetensors", "").keys() == TOWER.keys()
+
+
+def test_preprocessing_that_a_file_names_goes_into_the_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    zoo = ROOT / "zoo" / "mini-clip.safetensors"
+    facts, weights = load_metadata(zoo, "the zoo"), load_weights(zoo, "the zoo")
+    told = json.loads(facts["architecture"])
+    tuned = {name: 1.1 * w for name, w in weights.items() if name.startswith("visual.")}
+    save_weights(Path("tuned.safetensors"), tuned, {"family": "mini"})
+    result = adamerge(f"--method ties --pretrained {zoo} --expert a=tuned.safetensors --out x")
+    assert result.exit_code == 0, result.output
+    written = json.loads((tmp_path / "x" / "preprocessor_config.json").read_text())
+    assert written["image_mean"] == told["mean"] and written["image_std"] == told["std"]

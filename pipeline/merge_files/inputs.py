@@ -147,10 +147,11 @@ def _told_in(path: Path) -> dict[str, Any]:
     if not facts or "architecture" not in facts:
         return {}
     try:
-        told = complete(json.loads(facts["architecture"]))
+        found = json.loads(facts["architecture"])
+        told = complete(found, found.get("mean"), found.get("std"))
         if "vocabulary" in facts:  # a tokenizer of its own
             told["text_cfg"]["vocab_size"] = len(json.loads(facts["vocabulary"]))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(
             f"{path} does not say its architecture as it should ({error}). Write it again."
         ) from error

@@ -1,74 +1,120 @@
-"""Which averages in the metrics files fell, by more than seeds explain; which are gone or new.
+"""Which averages in the metrics files moved beyond noise; which of them are gone or new.
 
 A figure's name is its place in the files: `robustness/clean/ties/avg` is the `avg` of `ties` in
 the section `clean` of robustness.json. Metrics are given as {file's name: its content}.
+
+The rule. Both runs test the same images, so that what chance does to the one it does to the other.
+Where both files hold an average's 95 % interval over images, that of its change is made from the
+two with a correlation of one half (Zou 2007, https://doi.org/10.1037/1082-989X.12.4.399), less
+than even two different merging methods have on the same images: tests/test_regression.py holds the
+rule against their paired intervals. A change is beyond noise if its interval does not cover zero.
+An average without an interval may move by an allowance.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import sqrt
 from statistics import mean
 from typing import Any, Literal
 
 from pipeline.merging.methods import METHODS
+from pipeline.statistics import Interval
 
 FILES = ("clean", "robustness", "generalization")
 
 _AVERAGES = ("avg", "seen", "unseen")
 _COLUMNS = ("Clean", "Robust", "Unseen")
+_CORRELATION = 0.5  # of one average in two runs, over sets of images
 
 
 @dataclass(frozen=True)
 class Average:
-    """A mean accuracy over tasks and seeds, and its standard deviation over seeds, in percent."""
+    """A mean accuracy over tasks and seeds, in percent.
+
+    `sd`: its standard deviation over seeds; `interval`: of 95 % over images, None if none is held.
+    """
 
     value: float
     sd: float
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """An average's change in points: within `noise`, if that covers zero."""
+
+    points: float
+    noise: Interval
+    measured: bool  # the noise comes from intervals over images; else it is an allowance
+
+    def __str__(self) -> str:
+        if not self.measured:
+            return f"{self.points:+.2f}, no interval: allowed {self.noise.high - self.points:.2f}"
+        return f"{self.points:+.2f}, 95 % interval {self.noise.low:+.2f} to {self.noise.high:+.2f}"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One average that differs; before and after in percent, allowed in percentage points."""
+    """One average that differs; before and after in percent."""
 
     name: str
-    kind: Literal["fell", "vanished", "new"]
+    kind: Literal["fell", "vanished", "rose", "new"]
     before: float = 0.0
     after: float = 0.0
-    allowed: float = 0.0
+    change: Change | None = None  # of what fell or rose
 
     @property
     def fails(self) -> bool:
         """Whether the gate must stay shut."""
-        return self.kind != "new"
+        return self.kind in ("fell", "vanished")
 
     def __str__(self) -> str:
         if self.kind == "new":
             return f"{self.name} {self.after:.2f} is new"
         if self.kind == "vanished":
             return f"{self.name} {self.before:.2f} -> vanished"
-        change = f"{self.after - self.before:+.2f}, allowed {self.allowed:.2f}"
-        return f"{self.name} {self.before:.2f} -> {self.after:.2f} ({change})"
+        return f"{self.name} {self.kind}: {self.before:.2f} -> {self.after:.2f} ({self.change})"
 
 
 def compare(
     before: Mapping[str, Any], after: Mapping[str, Any], max_drop: float = 1.0
 ) -> list[Finding]:
-    """Averages that fell, vanished or are new between two sets of metrics.
+    """What fell, vanished, rose or is new between two sets of metrics, failures first.
 
-    A fall is allowed up to `max_drop` percentage points plus twice the larger of both standard
-    deviations over seeds (zero with one seed). A rise is no finding.
+    `max_drop`: percentage points by which an average without an interval may fall, plus twice the
+    larger of both standard deviations over seeds (zero with one seed).
     """
     old, new = dict(averages(before)), dict(averages(after))
-    findings = []
-    for name, was in old.items():
-        if name not in new:
-            findings.append(Finding(name, "vanished", before=was.value))
-            continue
-        allowed = max_drop + 2 * max(was.sd, new[name].sd)
-        # Rounded, as the files are: in binary, 71.20 - 70.20 is more than 1.
-        if round(was.value - new[name].value, 2) > round(allowed, 2):
-            findings.append(Finding(name, "fell", was.value, new[name].value, allowed))
-    added = (name for name in new if name not in old)
-    return [*findings, *(Finding(name, "new", after=new[name].value) for name in added)]
+    findings = [Finding(name, "vanished", old[name].value) for name in old if name not in new]
+    for name, moved in changes(before, after, max_drop).items():
+        if moved.noise.clear:
+            kind: Literal["fell", "rose"] = "fell" if moved.points < 0 else "rose"
+            findings.append(Finding(name, kind, old[name].value, new[name].value, moved))
+    findings += [Finding(name, "new", after=new[name].value) for name in new if name not in old]
+    return sorted(findings, key=lambda finding: not finding.fails)
+
+
+def changes(
+    before: Mapping[str, Any], after: Mapping[str, Any], max_drop: float = 1.0
+) -> dict[str, Change]:
+    """name -> change, of every average that both hold; `max_drop` as in `compare`."""
+    old, new = dict(averages(before)), dict(averages(after))
+    return {name: _change(old[name], new[name], max_drop) for name in old if name in new}
+
+
+def _change(was: Average, now: Average, max_drop: float) -> Change:
+    points = now.value - was.value
+    if was.interval is None or now.interval is None:
+        allowed = max_drop + 2 * max(was.sd, now.sd)
+        return Change(points, _rounded(points - allowed, points + allowed), measured=False)
+    below = _joined(now.value - now.interval.low, was.interval.high - was.value)
+    above = _joined(now.interval.high - now.value, was.value - was.interval.low)
+    return Change(points, _rounded(points - below, points + above), measured=True)
+
+
+def _joined(one: float, other: float) -> float:
+    """How far the interval of a difference reaches, by how far those of its two sides do."""
+    return sqrt(one**2 + other**2 - 2 * _CORRELATION * one * other)
 
 
 def averages(metrics: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Average]]:
@@ -77,7 +123,26 @@ def averages(metrics: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, 
         if isinstance(value, Mapping):
             yield from averages(value, f"{path}{key}/")
         elif key in _AVERAGES:
-            yield f"{path}{key}", Average(value, metrics.get(f"{key}_sd", 0.0))
+            sd = metrics.get(f"{key}_sd", 0.0)
+            yield f"{path}{key}", Average(value, sd, _interval(metrics, key))
+
+
+def _interval(row: Mapping[str, Any], key: str) -> Interval | None:
+    """Of one average in a method's row. One without width says nothing.
+
+    The interval of `unseen` is that of its gap to the pretrained model, moved: the pretrained
+    model is the same in both runs, so that the average changes by what the gap changes by.
+    """
+    source = "gap" if key == "unseen" else key
+    low, high = row.get(f"{source}_interval", (0.0, 0.0))
+    if low == high:
+        return None
+    return Interval(low + row[key] - row[source], high + row[key] - row[source])
+
+
+def _rounded(low: float, high: float) -> Interval:
+    # As the files are: in binary, 71.20 - 70.20 is more than 1.
+    return Interval(*Interval(low, high).rounded())
 
 
 def summary_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

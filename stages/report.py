@@ -11,7 +11,9 @@ from stages._stage import DryRunOption, ProfileOption, stage
 
 def main(profile: ProfileOption = None, dry_run: DryRunOption = False) -> None:
     """Build the self-contained report and record the methods in MLflow."""
-    with stage("report", profile, dry_run) as run:
+    from pipeline.tracking import server_may_be_away
+
+    with server_may_be_away(), stage("report", profile, dry_run) as run:
         from pipeline.errors import UserError
         from pipeline.report import build_report
         from pipeline.tracking import track

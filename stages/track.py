@@ -12,7 +12,7 @@ from stages._stage import ProfileOption, user_errors
 
 
 def main(profile: ProfileOption = None) -> None:
-    """Record every method's results in MLflow."""
+    """Record every method's results in MLflow, and the runs that it did not take before."""
     with user_errors():
         from pipeline.config import load_config
         from pipeline.layout import Layout
@@ -21,6 +21,8 @@ def main(profile: ProfileOption = None) -> None:
         root = Path.cwd()
         config = load_config(root, profile)
         rows = track(config, Layout(root, config.name))
+        if rows.sent:
+            say(f"track: {rows.sent} stage run{'s' if rows.sent > 1 else ''} sent that had waited")
         say(f"track: {rows.written} of {len(rows.run_ids)} rows are new in {shown_uri(root)}")
 
 

@@ -1,7 +1,9 @@
 """What a run is made from: the commit, and the versions that dvc.lock holds."""
 
 import hashlib
+import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,3 +76,16 @@ def _yaml(path: Path) -> dict[str, Any]:
         return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError):
         return {}
+
+
+def experiment_tag() -> dict[str, str]:
+    """The tag `dvc.exp` with the experiment's name, where DVC runs one."""
+    name = os.environ.get("DVC_EXP_NAME")
+    return {"dvc.exp": name} if name else {}
+
+
+def device_used(wanted: str) -> str:
+    """What this process computed on: the GPU's name, or `cpu`, also where torch took no part."""
+    torch: Any = sys.modules.get("torch")
+    cuda = torch is not None and wanted != "cpu" and torch.cuda.is_available()
+    return str(torch.cuda.get_device_name()) if cuda else "cpu"

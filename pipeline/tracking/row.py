@@ -3,24 +3,29 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-
 from pipeline.config import Config
-from pipeline.errors import CheckpointError, UserError
+from pipeline.errors import UserError
 from pipeline.evaluation import Predictions, measured
-from pipeline.files import need, read_json, sha256
+from pipeline.files import read_json, sha256
 from pipeline.layout import Layout
 from pipeline.merging.methods import METHODS
-from pipeline.tracking.provenance import dvc_outputs, git_state, git_tags, output_holding
+from pipeline.tracking.datasets import Images, images_read
+from pipeline.tracking.learned import Learned, read_learned
+from pipeline.tracking.provenance import (
+    dvc_outputs,
+    experiment_tag,
+    git_state,
+    git_tags,
+    inputs_hash,
+    output_holding,
+)
 from pipeline.tracking.store import configuration_key, configuration_tags, metric_name
 
-CURVE_POINTS = 100
 LEARNING = (
     *("granularity", "objective", "schedule", "steps", "lr", "batch", "batches_per_task"),
     *("initial", "clamp", "processing", "keep", "source", "sha256"),
@@ -39,25 +44,18 @@ class Row:
     metrics: Mapping[str, float]  # accuracies and calibration errors in percent
     params: Mapping[str, str]
     tags: Mapping[str, str]
-    curves: Mapping[str, np.ndarray]  # name -> one value per step
-    model: Path | None  # the merged weights, if one file holds them
-    data: tuple[str, str] | None  # folder of the images, hash of the splits; None if not pulled
-    files: tuple[Path, ...]  # coefficients with every step's history, and their heatmap
+    weights: str  # path of the merged weights below the root: a file, or a folder of several
+    one_file: bool  # whether one file holds them, and is there
+    images: tuple[Images, ...]
+    learned: Learned | None
 
     @property
     def digest(self) -> str:
         """SHA-256 of everything measured: the same digest means the same results."""
         kept = [self.tags.get(name) for name in ("pipeline.key", "coefficients.sha256")]
-        facts = json.dumps([self.metrics, self.params, kept], sort_keys=True)
+        images = [used.digest for used in self.images]
+        facts = json.dumps([self.metrics, self.params, kept, images], sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()
-
-    def thinned(self) -> list[tuple[str, float, int]]:
-        """(name, value, step) of the curves, at about a hundred steps, first and last included."""
-        return [
-            (name, float(series[step]), int(step))
-            for name, series in self.curves.items()
-            for step in np.unique(np.linspace(0, len(series) - 1, CURVE_POINTS).round().astype(int))
-        ]
 
 
 def read_rows(config: Config, layout: Layout) -> list[Row]:
@@ -77,7 +75,10 @@ def read_rows(config: Config, layout: Layout) -> list[Row]:
         "kind": "method",
         "pipeline.key": configuration_key(config),
         "report": _relative(layout, layout.report / "index.html"),
+        **experiment_tag(),
     }
+    if inputs := inputs_hash(layout.root, "report", config.name):
+        tags["dvc.lock.md5"] = inputs
     outputs = dvc_outputs(layout.root)
     return [
         _Reader(config, layout, method, seed).row(clean[method], optional, tags, outputs)
@@ -102,12 +103,13 @@ class _Reader:
         outputs: dict[str, str],
     ) -> Row:
         """`clean`: the method's entry in clean.json; `optional`: the other metrics files."""
-        method, learned, weights = METHODS[self.method], self._learned(), self._weights()
+        method, weights, learned = METHODS[self.method], self._weights(), None
+        if method.learns:
+            learned = read_learned(self.layout.coefficients(self.seed, self.method))
         summary = read_json(self.layout.merged_summary(self.seed), "python -m stages.merge")
         merge = summary.get(self.method, {})
-        options = {**merge.get("options", {}), **learned.options}
         metrics = self._clean(clean) | self._robust(optional.get("robustness", {}))
-        metrics |= self._unseen(optional.get("generalization", {})) | learned.metrics
+        metrics |= self._unseen(optional.get("generalization", {}))
         if "seconds" in merge:
             metrics["merge/seconds"] = merge["seconds"]
         own = {
@@ -115,20 +117,26 @@ class _Reader:
             "seed": str(self.seed),
             "label_tuned": str(method.reads("labels")).lower(),
             "needs": ", ".join(sorted(method.needs)) or "weights only",
-            **learned.tags,
             **output_holding(outputs, _relative(self.layout, weights)),
         }
+        options = dict(merge.get("options", {}))
+        if learned:
+            options |= {name: learned.facts[name] for name in LEARNING if name in learned.facts}
+            metrics["coefficient/mean"] = float(learned.values.mean())
+            if "seconds" in learned.facts:
+                metrics["learn/seconds"] = learned.facts["seconds"]
+            own["coefficients.sha256"] = sha256(learned.path)
         return Row(
             method=self.method,
             seed=self.seed,
-            title=method.title + (f", seed {self.seed}" if self._several else ""),
+            title=f"{method.title}, {self.config.name}, seed {self.seed}",
             metrics={metric_name(name): float(value) for name, value in metrics.items()},
             params={name: str(value) for name, value in sorted(options.items())},
             tags={**tags, **own},
-            curves=learned.curves,
-            model=weights if weights.is_file() else None,
-            data=self._data(),
-            files=learned.files,
+            weights=_relative(self.layout, weights),
+            one_file=weights.is_file(),
+            images=images_read(self.config, self.layout, self.method, self.seed),
+            learned=learned,
         )
 
     @property
@@ -190,73 +198,11 @@ class _Reader:
                 f"{self.seed}. Run 'python -m stages.{stage}' again."
             ) from None
 
-    def _learned(self) -> "_Learned":
-        if not METHODS[self.method].learns:
-            return _Learned()
-        path = self.layout.coefficients(self.seed, self.method)
-        facts, arrays = _read_coefficients(path)
-        metrics = {"coefficient/mean": float(arrays["values"].mean())}
-        if "seconds" in facts:
-            metrics["learn/seconds"] = facts["seconds"]
-        heatmap = self.layout.report / "coefficients.png"  # of all layer-wise methods
-        drawn = len(arrays["values"]) > 1 and heatmap.is_file()
-        return _Learned(
-            options={name: facts[name] for name in LEARNING if name in facts},
-            metrics=metrics,
-            tags={"coefficients.sha256": sha256(path)},
-            curves=_curves(facts["tasks"], arrays),
-            files=(path, heatmap) if drawn else (path,),
-        )
-
     def _weights(self) -> Path:
         """The merged model; a folder where every task has its own."""
         if self.method == "experts":
             return self.layout.expert(self.seed, self.config.profile.tasks[0]).parent
         return self.layout.merged(self.seed, self.method)
-
-    def _data(self) -> tuple[str, str] | None:
-        # Images take part in no figure of a row: DVC need not have fetched them.
-        paths = [self.layout.splits(self.seed, task) for task in self.config.profile.tasks]
-        if not all(path.is_file() for path in paths):
-            return None
-        digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths))
-        # MLflow takes 36 characters at most.
-        return _relative(self.layout, paths[0].parent.parent), digest.hexdigest()[:32]
-
-
-@dataclass(frozen=True)
-class _Learned:
-    """What the coefficients add to a row; nothing for methods without."""
-
-    options: Mapping[str, Any] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    curves: Mapping[str, np.ndarray] = field(default_factory=dict)
-    files: tuple[Path, ...] = ()
-
-
-def _read_coefficients(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Metadata and tensors of learned coefficients."""
-    made_by = "python -m stages.learn"
-    try:
-        with safe_open(need(path, made_by), framework="numpy") as file:
-            facts = {name: json.loads(text) for name, text in file.metadata().items()}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged ({error}). Run '{made_by}' again.") from None
-    return facts, arrays
-
-
-def _curves(tasks: list[str], history: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Entropies and mean coefficients by step; none where nothing was learned in steps."""
-    if "history_entropy" not in history:
-        return {}
-    entropy, coefficients = history["history_entropy"], history["history_coefficients"]
-    curves = {"entropy/sum": entropy.sum(axis=1)}
-    for column, task in enumerate(tasks):
-        curves[f"entropy/{task}"] = entropy[:, column]
-        curves[f"coefficient/{task}"] = coefficients[:, column]
-    return curves
 
 
 def _relative(layout: Layout, path: Path) -> str:
@@ -264,9 +210,9 @@ def _relative(layout: Layout, path: Path) -> str:
 
 
 def _measured_at(layout: Layout) -> dict[str, str]:
-    """Commit and device of the evaluation, which may be older than this row."""
+    """Commit, device and time of the evaluation, which may be older than this row."""
     path = layout.run("evaluate")
     record = read_json(path, "python -m stages.evaluate") if path.exists() else {}
-    device = record.get("machine", {}).get("device")
-    tags = {"device": device} if device else {}
+    facts = {"device": record.get("machine", {}).get("device"), "measured": record.get("started")}
+    tags = {name: value for name, value in facts.items() if value}
     return tags | git_tags(record.get("git") or git_state(layout.root))

@@ -4,26 +4,23 @@ import hashlib
 import logging
 import os
 import re
-import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from http.client import HTTPException
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import urlopen
 
 from pipeline.config import Config
 from pipeline.errors import UserError
+from pipeline.tracking.address import SERVER, home, reason, shown_uri, tracking_uri
+from pipeline.tracking.notes import NOTE, configuration_note
+from pipeline.tracking.views import experiment_note, view_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 EXPERIMENT = "adamerge"
-HEALTH_SECONDS = 3.0
 LOCK_SECONDS = 120.0
 PARENT = "mlflow.parentRunId"
 
@@ -45,11 +42,21 @@ class Store:
     key: str  # of the configuration
     parent_id: str
 
-    def create_run(self, name: str, tags: Mapping[str, str]) -> str:
-        """Create a RUNNING child of the configuration's run; returns its id."""
+    def create_run(self, name: str, tags: Mapping[str, str], started: int | None = None) -> str:
+        """Create a RUNNING child of the configuration's run; returns its id.
+
+        `started`: milliseconds since 1970, where it is not now.
+        """
         # Of MlflowClient alone: start_run would take MLFLOW_RUN_ID from the environment.
         tags = {**tags, "pipeline.key": self.key, PARENT: self.parent_id}
-        return self.client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
+        return self.client.create_run(
+            self.experiment_id, start_time=started, tags=tags, run_name=name
+        ).info.run_id
+
+    def of(self, key: str, tags: Mapping[str, str]) -> "Store":
+        """The store for the configuration `key`; its run is made, from `tags`, if it is missing."""
+        parent = _parent(self.client, self.experiment_id, key, tags, {})
+        return replace(self, key=key, parent_id=parent)
 
     def search(self, tags: Mapping[str, str], status: str = "FINISHED") -> list["Run"]:
         """The experiment's runs with these tags and this status, newest first."""
@@ -67,37 +74,6 @@ class Store:
         """Mark the configuration's runs with these tags KILLED that were left RUNNING."""
         for run in self.search({**tags, "pipeline.key": self.key}, "RUNNING"):
             self.client.set_terminated(run.info.run_id, "KILLED")
-
-
-def tracking_uri(root: Path) -> str:
-    """MLFLOW_TRACKING_URI, or the file mlflow.db in the project's folder `root`."""
-    return (
-        os.environ.get("MLFLOW_TRACKING_URI")
-        or f"sqlite:///{(_home(root) / 'mlflow.db').as_posix()}"
-    )
-
-
-def shown_uri(root: Path) -> str:
-    """The tracking URI as it may be printed: without the password it may hold."""
-    return _without_password(tracking_uri(root))
-
-
-def check_reachable(root: Path) -> None:
-    """Refuse a store that cannot be used before anything is computed.
-
-    Raises `UserError`: a server that does not answer within seconds, a folder that is read-only.
-    """
-    uri = tracking_uri(root)
-    if uri.startswith(("http://", "https://")):
-        _check_server(uri)
-    elif uri.startswith("sqlite:///"):
-        database = Path(uri.removeprefix("sqlite:///"))
-        target = database if database.exists() else database.parent
-        if not (database.parent.is_dir() and os.access(target, os.W_OK)):
-            raise UserError(
-                f"MLflow cannot record in {database}: its folder is missing or cannot be written "
-                "to. Set MLFLOW_TRACKING_URI to another place."
-            )
 
 
 # How the work is divided, which is not what is computed.
@@ -118,7 +94,6 @@ def configuration_tags(config: Config) -> dict[str, str]:
         "protocol": profile.protocol,
         "checkpoint.family": profile.checkpoint.family,
         "seeds": " ".join(map(str, profile.seeds)),
-        "device": config.device,
     }
 
 
@@ -144,7 +119,9 @@ def open_store(config: Config) -> Store:
         client = MlflowClient(uri)
         experiment_id = _experiment(client, config.root)
         key = configuration_key(config)
-        return Store(client, experiment_id, key, _parent(client, experiment_id, key, config))
+        params = _flat(config.profile.model_dump(mode="json", exclude=DIVISION))
+        parent = _parent(client, experiment_id, key, configuration_tags(config), params)
+        return Store(client, experiment_id, key, parent)
 
 
 @contextmanager
@@ -152,7 +129,7 @@ def lock(root: Path, name: str) -> Iterator[None]:
     """Held by one process of this machine at a time; freed when its holder dies."""
     from filelock import FileLock
 
-    path = _home(root) / ".cache" / f"{name}.lock"
+    path = home(root) / ".cache" / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path, timeout=LOCK_SECONDS):
         yield
@@ -163,6 +140,8 @@ def explained(root: Path) -> Iterator[None]:
     """Turn what the store raises, whichever it is, into a `UserError`."""
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"The MLflow store at {shown_uri(root)} cannot be used ({reason(error)}). "
@@ -170,63 +149,47 @@ def explained(root: Path) -> Iterator[None]:
         ) from error
 
 
-def reason(error: BaseException) -> str:
-    """The first line of an error's text, shortened."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200].rstrip(" .")
-
-
-def _home(root: Path) -> Path:
-    # DVC runs queued experiments in folders that it deletes; DVC_ROOT stays the project's own.
-    return Path(os.environ.get("DVC_ROOT") or root).resolve()
-
-
-def _without_password(uri: str) -> str:
-    secret, at, rest = urlsplit(uri).netloc.rpartition("@")
-    return uri.replace(secret + at + rest, rest, 1) if at else uri
-
-
-def _check_server(uri: str) -> None:
-    shown = _without_password(uri)
-    try:
-        urlopen(f"{shown.rstrip('/')}/health", timeout=HEALTH_SECONDS).close()
-    except (OSError, HTTPException, ValueError) as error:
-        if isinstance(error, HTTPError):
-            error.close()
-            # A server that wants a login, or has no such page, is there all the same.
-            if error.code < 500:
-                return
-        cause = error.reason if isinstance(error, URLError) else error
-        if isinstance(cause, ssl.SSLError):
-            return  # MLflow has settings of its own for certificates
-        raise UserError(
-            f"The MLflow server at {shown} does not answer ({cause}). "
-            "Start it, or unset MLFLOW_TRACKING_URI to record in mlflow.db."
-        ) from error
-
-
 def _experiment(client: "MlflowClient", root: Path) -> str:
-    """The id of the experiment, made if it is missing."""
+    """The id of the experiment, made if it is missing, with what its pages are told by tags."""
     from mlflow.exceptions import MlflowException
 
     # MLflow would put files below the current folder; a server knows its own place for them.
-    local = not tracking_uri(root).startswith(("http://", "https://"))
-    files = (_home(root) / "mlruns").as_uri() if local else None
+    local = not tracking_uri(root).startswith(SERVER)
+    files = (home(root) / "mlruns").as_uri() if local else None
+    if client.get_experiment_by_name(EXPERIMENT) is None:
+        # Another machine may be faster: then the next line finds its.
+        with suppress(MlflowException):
+            client.create_experiment(EXPERIMENT, artifact_location=files)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
-        try:
-            return client.create_experiment(EXPERIMENT, artifact_location=files)
-        except MlflowException:  # another machine was faster
-            experiment = client.get_experiment_by_name(EXPERIMENT)
-            if experiment is None:
-                raise
+        raise MlflowException(f"the experiment {EXPERIMENT} cannot be made")
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
+    _describe(client, experiment)
     return experiment.experiment_id
 
 
-def _parent(client: "MlflowClient", experiment_id: str, key: str, config: Config) -> str:
-    """The id of the configuration's run, made if it is missing."""
+def _describe(client: "MlflowClient", experiment: "Experiment") -> None:
+    """Give MLflow's pages their views; a description that a user wrote stays."""
+    wanted = view_tags()
+    if NOTE not in experiment.tags:
+        wanted |= {
+            NOTE: experiment_note(experiment.experiment_id),
+            "mlflow.experimentKind": "custom_model_development",
+        }
+    for name, value in wanted.items():
+        if experiment.tags.get(name) != value:
+            client.set_experiment_tag(experiment.experiment_id, name, value)
+
+
+def _parent(
+    client: "MlflowClient",
+    experiment_id: str,
+    key: str,
+    tags: Mapping[str, str],
+    params: Mapping[str, str],
+) -> str:
+    """The id of the run of the configuration `key`, made if it is missing."""
     from mlflow.entities import Param
 
     found = client.search_runs(
@@ -237,12 +200,15 @@ def _parent(client: "MlflowClient", experiment_id: str, key: str, config: Config
     )
     if found:
         return found[0].info.run_id
-    tags = {**configuration_tags(config), "kind": "configuration", "pipeline.key": key}
-    run = client.create_run(experiment_id, tags=tags, run_name=f"{config.name} {key[:6]}")
-    values = _flat(config.profile.model_dump(mode="json", exclude=DIVISION))
-    client.log_batch(run.info.run_id, params=[Param(k, v) for k, v in values.items()])
-    client.set_terminated(run.info.run_id)
-    return run.info.run_id
+    profile = tags.get("profile", "")
+    tags = {**tags, "kind": "configuration", "pipeline.key": key}
+    run_id = client.create_run(
+        experiment_id, tags=tags, run_name=f"{profile} {key[:6]}"
+    ).info.run_id
+    client.set_tag(run_id, NOTE, configuration_note(profile, experiment_id, run_id))
+    client.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
+    client.set_terminated(run_id)
+    return run_id
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A project folder with drawn artifacts, as the stages before tracking leave them."""
 
+import hashlib
 import json
 import socket
 from dataclasses import dataclass
@@ -43,10 +44,12 @@ class Project:
 
         return MlflowClient(tracking_uri(self.root))
 
+    @property
+    def experiment_id(self) -> str:
+        return str(self.client.get_experiment_by_name("adamerge").experiment_id)
+
     def runs(self, filter_string: str = "") -> list[Any]:
-        client = self.client
-        experiment = client.get_experiment_by_name("adamerge")
-        return list(client.search_runs([experiment.experiment_id], filter_string))
+        return list(self.client.search_runs([self.experiment_id], filter_string))
 
     def row(self, method: str, seed: int = 0) -> Any:
         """The latest row."""
@@ -79,7 +82,7 @@ def make_project(root: Path, seeds: tuple[int, ...] = (0,)) -> Project:
 def write_seed(layout: Layout, seed: int) -> None:
     rng = np.random.default_rng(seed)
     for task in TASKS:
-        write_json(layout.splits(seed, task), {"task": task, "seed": seed})
+        write_json(layout.splits(seed, task), splits(f"{task} {seed}"))
     for method in METHODS:
         for task in TASKS:
             layout.predictions(seed, method, task).parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +105,17 @@ def write_seed(layout: Layout, seed: int) -> None:
     tuned = {"tasks": TASKS, "layers": ["*"], "accuracy_on_select": {"0.3": 61.0}}
     values = {"values": np.full((1, 2), 0.3, np.float32)}
     write_coefficients(layout.coefficients(seed, "task_arithmetic_tuned"), values, tuned)
+
+
+def splits(content: str) -> dict[str, Any]:
+    """A record of splits whose pixels are those of `content`."""
+    return {
+        split: {
+            "images": images,
+            "sha256": hashlib.sha256(f"{content} {split}".encode()).hexdigest(),
+        }
+        for split, images in (("train", 60), ("adapt", 40), ("select", 10), ("eval", 50))
+    }
 
 
 def write_coefficients(path: Path, arrays: dict[str, np.ndarray], facts: dict[str, Any]) -> None:

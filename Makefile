@@ -1,21 +1,23 @@
 # One line each; .venv is made on first use. Python 3.11 or newer as PYTHON=...
 PYTHON ?= python3
 VENV := .venv/bin
+PIP := $(VENV)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: venv repro test ui lint study zoo profiles readme bench prepare-bench merge-bench \
+.PHONY: venv repro test ui lint lock study zoo profiles readme bench prepare-bench merge-bench \
         corruptions-bench clean-cache
 
-venv: .venv/installed
-.venv/installed: pyproject.toml
+venv: .venv/installed  ## newest versions that pyproject.toml allows; those of the lock file: LOCKED=1
+.venv/installed: pyproject.toml $(if $(LOCKED),requirements.lock)
 	$(PYTHON) -m venv .venv
-	$(VENV)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(if $(LOCKED),$(PIP) install --require-hashes --requirement requirements.lock)
+	$(PIP) install $(if $(LOCKED),--no-deps --editable .,--editable '.[dev]')
 	@touch $@
 
 repro: venv  ## the whole pipeline: make repro [PROFILE=mini] [FORCE=1]
 	@PATH="$(CURDIR)/$(VENV):$$PATH" $(VENV)/python -m stages.repro $(if $(PROFILE),--profile $(PROFILE)) $(if $(FORCE),--force)
 
-test: venv
-	$(VENV)/python -m pytest
+test: venv  ## on all cores, a file of tests at a time
+	$(VENV)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 lint: venv
 	$(VENV)/ruff check .
@@ -36,6 +38,13 @@ zoo: venv  ## pretrain the miniature's CLIP again
 
 profiles: venv  ## write profiles/vit-*.yaml from their table
 	$(VENV)/python -m stages.profiles
+
+lock:  ## renew requirements.lock: the newest versions, for Linux x86_64 and Python 3.11
+	$(PYTHON) -m venv .cache/uv
+	.cache/uv/bin/pip install --quiet --disable-pip-version-check uv
+	.cache/uv/bin/uv pip compile --quiet --upgrade pyproject.toml --extra dev --generate-hashes \
+	  --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
+	  --custom-compile-command 'make lock' --output-file requirements.lock
 
 readme: venv  ## write the tables and figures of README.md and docs/ from the metrics
 	$(VENV)/python -m benchmarks.corruption_sheet

@@ -37,7 +37,9 @@ class Stage:
 
         self.name, self.config, self.dry_run = name, config, dry_run
         self.layout: Layout = Layout(config.root, config.name)
-        self.cache: Cache = Cache(self.layout.cache)
+        # DVC runs queued experiments in folders that it deletes: DVC_ROOT is the project's own.
+        project = Path(os.environ.get("DVC_ROOT") or config.root)
+        self.cache: Cache = Cache(Layout(project, config.name).cache)
         self.group: Group = launched_group()
         self.progress = progress_bar
         self._until = until  # what is open from `plan` to the stage's end

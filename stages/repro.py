@@ -3,10 +3,14 @@
     python -m stages.repro --profile study
 
 A profile given here is written to params.yaml. A copy without git (a tarball) is made known to DVC.
+What killed runs left half-written is removed a day later.
 """
 
 import re
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +18,9 @@ import typer
 
 from stages._progress import say
 from stages._stage import ProfileOption, user_errors
+
+HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}(\.[\w-]+)?")  # as `pipeline.files.replacing` names it
+DAY = 24 * 3600.0  # seconds: no living run writes at one file for so long without a pause
 
 Force = Annotated[bool, typer.Option("--force", help="Run every stage, changed or not.")]
 
@@ -27,10 +34,34 @@ def main(profile: ProfileOption = None, force: Force = False) -> None:
         load_config(root, profile)
         if profile is not None:
             choose_profile(root / "params.yaml", profile)
-    if not inside_git(root):
-        subprocess.run(["dvc", "config", "--local", "core.no_scm", "true"], cwd=root, check=True)
-    command = ["dvc", "repro", *(["--force"] if force else [])]
-    raise typer.Exit(subprocess.run(command, cwd=root).returncode)
+    with user_errors(), alone(root):
+        remove_half_written(root)
+        if not inside_git(root):
+            command = ["dvc", "config", "--local", "core.no_scm", "true"]
+            subprocess.run(command, cwd=root, check=True)
+        command = ["dvc", "repro", *(["--force"] if force else [])]
+        raise typer.Exit(subprocess.run(command, cwd=root).returncode)
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Raise `UserError` where another `make repro` is at work; DVC would end one of the two late.
+
+    A run that was killed is in nobody's way.
+    """
+    from filelock import FileLock, Timeout
+
+    from pipeline.errors import UserError
+
+    path = root / ".cache" / "repro.lock"
+    path.parent.mkdir(exist_ok=True)
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout:
+        raise UserError(
+            f"Another 'make repro' is at work in {root}: wait for it, or make a clone for this one."
+        ) from None
 
 
 def choose_profile(params: Path, profile: str) -> None:
@@ -42,6 +73,23 @@ def choose_profile(params: Path, profile: str) -> None:
     if changed != text:
         write_text(params, changed)
         say(f"params.yaml: profile is now {profile}")
+
+
+def remove_half_written(root: Path) -> None:
+    """Remove files that runs were killed at, untouched for a day: others may be at work now.
+
+    Those below artifacts/ are DVC's, which clears a stage's folders before it runs the stage.
+    """
+    oldest, freed = time.time() - DAY, []
+    places = [*root.glob(".*"), *(root / ".cache").rglob(".*"), *(root / "metrics").rglob(".*")]
+    for path in places:
+        with suppress(OSError):  # gone meanwhile, or somebody else's
+            facts = path.stat()
+            if HALF_WRITTEN.fullmatch(path.name) and path.is_file() and facts.st_mtime < oldest:
+                path.unlink()
+                freed.append(facts.st_size)
+    if freed:
+        say(f"removed {len(freed)} half-written files of killed runs, {sum(freed) / 1e6:,.1f} MB")
 
 
 def inside_git(root: Path) -> bool:

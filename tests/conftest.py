@@ -1,8 +1,12 @@
 """A tiny CLIP, experts near it, images to learn from, and projects that stages ran in."""
 
 import importlib
+import os
 import shutil
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # of several: each takes one core, and so do its children
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

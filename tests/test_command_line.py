@@ -51,6 +51,7 @@ def test_help_costs_little():
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_module_has_help(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [f"stages.{name}", "--help"])
+    monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / "stages" / f"{name}.py"), run_name="__main__")
     assert end.value.code == 0

@@ -120,6 +120,19 @@ def test_a_second_run_finds_everything_in_the_cache(project, capsys):
     assert all("/runs/" in name or name.endswith("merged/seed-0/summary.json") for name in changed)
 
 
+def test_an_experiment_in_another_folder_uses_the_projects_cache(
+    project, tmp_path, monkeypatch, capsys
+):
+    elsewhere = tmp_path / "temporary"
+    shutil.copytree(project, elsewhere, ignore=shutil.ignore_patterns(".cache", "mlflow*"))
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    monkeypatch.chdir(elsewhere)
+    before = tree(project / ".cache" / "coefficients")
+    assert call("learn", capsys)[0] == 0
+    assert not (elsewhere / ".cache").exists()
+    assert tree(project / ".cache" / "coefficients") == before
+
+
 def test_what_the_stages_write(made):
     layout = Layout(made, "ci")
     clean = read_json(layout.metric("clean"), "")

@@ -94,7 +94,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     except RecursionError:
-        raise UserError(f"{path} is not valid YAML: brackets stand in brackets too often.") from None
+        raise UserError(f"{path} is no valid YAML: brackets stand in brackets too often.") from None
     except (yaml.YAMLError, ValueError) as error:  # a day or a number that there is not; no UTF-8
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(value, dict):

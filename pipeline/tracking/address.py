@@ -22,7 +22,8 @@ SECRETS = (  # of the environment, as MLflow and what it stores files with read 
 )
 HIDDEN = "***"
 SHORTEST = 4  # letters of a secret that is taken out of a text wherever it stands
-_CREDENTIALS = re.compile(r"(?<=://)[^\s/]+@")
+# A password may hold a "/" or "@" that should have been escaped.
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/?#'\"][^\s?#'\"]*@")
 _IN_QUERY = re.compile(
     r"([?&;](?:[\w.-]*(?:password|passwd|token|secret)[\w.-]*)=)[^&\s'\")]+", re.I
 )

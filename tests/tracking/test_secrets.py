@@ -26,6 +26,7 @@ PASSWORD, TOKEN = "p%40ss%2Fw0rd", "tok-12345678"
             "postgresql://host/db?user=me&password=***",
         ),
         ("mysql://host/db?ssl=1&sslpassword=hunter2", "mysql://host/db?ssl=1&sslpassword=***"),
+        ("http://me:p@ss/w0rd@mlflow.example/x", "http://mlflow.example/x"),
         ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
     ],
 )

@@ -62,5 +62,5 @@ corruptions-bench: venv  ## time the corruptions beside imagecorruptions, likewi
 prepare-bench: venv  ## time decoding, zero-shot heads and conversion of weights
 	@$(VENV)/python -m benchmarks.preparing
 
-clean-cache:
-	rm -rf .cache
+clean-cache:  ## all but stage runs that no MLflow server has taken yet
+	@find .cache -mindepth 1 -maxdepth 1 ! -name mlflow-pending -exec rm -rf {} +

@@ -22,8 +22,8 @@ SECRETS = (  # of the environment, as MLflow and what it stores files with read 
 )
 HIDDEN = "***"
 SHORTEST = 4  # letters of a secret that is taken out of a text wherever it stands
-# A password may hold a "/" or "@" that should have been escaped.
-_CREDENTIALS = re.compile(r"(?<=://)[^\s/?#'\"][^\s?#'\"]*@")
+# One slash is a slip, and a "/" or "@" should have been escaped: the password is one all the same.
+_CREDENTIALS = re.compile(r"(:/{1,2})(?=[^\s/?#'\"])[^\s?#'\"]*@")
 _IN_QUERY = re.compile(
     r"([?&;](?:[\w.-]*(?:password|passwd|token|secret)[\w.-]*)=)[^&\s'\")]+", re.I
 )
@@ -69,7 +69,7 @@ def shown_uri(root: Path) -> str:
 
 def without_secrets(text: str) -> str:
     """`text` without the passwords and tokens that the tracking URI and the environment hold."""
-    text = _IN_QUERY.sub(rf"\1{HIDDEN}", _CREDENTIALS.sub("", text))
+    text = _IN_QUERY.sub(rf"\1{HIDDEN}", _CREDENTIALS.sub(r"\1", text))
     for secret in sorted(_secrets(), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
     return text
@@ -118,7 +118,7 @@ def _secrets() -> set[str]:
 
 
 def _without_password(uri: str) -> str:
-    return _IN_QUERY.sub(rf"\1{HIDDEN}", _CREDENTIALS.sub("", uri))
+    return _IN_QUERY.sub(rf"\1{HIDDEN}", _CREDENTIALS.sub(r"\1", uri))
 
 
 def _check_server(uri: str) -> None:

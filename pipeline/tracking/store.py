@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
 from pipeline.errors import UserError
+from pipeline.files import replacing
 from pipeline.tracking.address import SERVER, home, reason, shown_uri, tracking_uri
 from pipeline.tracking.notes import NOTE, configuration_note
 from pipeline.tracking.views import experiment_note, view_tags
@@ -116,12 +117,29 @@ def open_store(config: Config) -> Store:
 
         for logger in ("mlflow", "alembic"):
             logging.getLogger(logger).setLevel(logging.WARNING)
+        # It would print a traceback of what is said in a sentence.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+        _make_database(uri)
         client = MlflowClient(uri)
         experiment_id = _experiment(client, config.root)
         key = configuration_key(config)
         params = _flat(config.profile.model_dump(mode="json", exclude=DIVISION))
         parent = _parent(client, experiment_id, key, configuration_tags(config), params)
         return Store(client, experiment_id, key, parent)
+
+
+def _make_database(uri: str) -> None:
+    """Make a SQLite store that is not there yet: with all its tables, or not at all.
+
+    One whose maker died between two tables could never be used again.
+    """
+    from mlflow import MlflowClient
+
+    database = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or (database.exists() and database.stat().st_size):
+        return
+    with replacing(database) as temporary:
+        MlflowClient(f"sqlite:///{temporary.as_posix()}").search_experiments()
 
 
 @contextmanager
@@ -157,9 +175,11 @@ def _experiment(client: "MlflowClient", root: Path) -> str:
     local = not tracking_uri(root).startswith(SERVER)
     files = (home(root) / "mlruns").as_uri() if local else None
     if client.get_experiment_by_name(EXPERIMENT) is None:
-        # Another machine may be faster: then the next line finds its.
-        with suppress(MlflowException):
+        try:
             client.create_experiment(EXPERIMENT, artifact_location=files)
+        except MlflowException:
+            if client.get_experiment_by_name(EXPERIMENT) is None:  # no other machine was faster
+                raise
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         raise MlflowException(f"the experiment {EXPERIMENT} cannot be made")

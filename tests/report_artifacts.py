@@ -11,6 +11,7 @@ from report_metrics import write_metrics
 from safetensors.numpy import save_file
 
 from pipeline.config import Config, load_config
+from pipeline.data import save_array
 from pipeline.evaluation import Predictions
 from pipeline.files import write_json
 from pipeline.layout import Layout
@@ -60,8 +61,11 @@ def write_config(root: Path, name: str = "mini", **changes: Any) -> Config:
     return load_config(root, name)
 
 
-def write_artifacts(config: Config, steps: int = 40, images: int = 120) -> Layout:
-    """Everything that the stages before the report write; the same for the same arguments."""
+def write_artifacts(config: Config, steps: int = 40, images: int = 120, side: int = 32) -> Layout:
+    """Everything that the stages before the report write; the same for the same arguments.
+
+    `images`: of a task, `side` pixels high and wide.
+    """
     layout = Layout(config.root, config.name)
     rng = np.random.default_rng(1)
     clean = write_metrics(config, rng)
@@ -72,7 +76,13 @@ def write_artifacts(config: Config, steps: int = 40, images: int = 120) -> Layou
         for method in config.methods:
             for task in config.profile.tasks:
                 share = clean[method]["tasks"][task] / 100
-                _predictions(layout.predictions(seed, method, task), share, images, rng)
+                label = np.random.default_rng([seed, len(task)]).integers(0, 6, images)
+                _predictions(layout.predictions(seed, method, task), share, label, rng)
+        for task in config.profile.tasks:
+            pixels = rng.integers(0, 256, (images, 3, side, side), dtype=np.uint8)
+            save_array(layout.images(seed, task, "eval"), pixels)
+        seconds = {method: {"seconds": 0.5 + place} for place, method in enumerate(config.methods)}
+        write_json(layout.merged_summary(seed), seconds)
     for place, stage in enumerate(STAGES):
         write_json(layout.run(stage), _run(stage, place))
     return layout
@@ -125,8 +135,8 @@ def _tensors(config: Config) -> tuple[str, ...]:
     return LAYERS if config.profile.suite == "mini" else _layers(12)
 
 
-def _predictions(path: Path, share: float, images: int, rng: np.random.Generator) -> None:
-    label = rng.integers(0, 6, images)
+def _predictions(path: Path, share: float, label: np.ndarray, rng: np.random.Generator) -> None:
+    images = len(label)
     top = (label[:, None] + np.arange(5)) % 6
     wrong = rng.random(images) > share
     top[wrong] = (top[wrong] + 1) % 6
@@ -161,7 +171,8 @@ class Page(HTMLParser):
         self.references: list[str] = []  # what a browser would load
         self.tables: list[list[list[str]]] = []
         self.sections: list[str] = []
-        self.images: list[str] = []  # alternative texts
+        self.images: list[str] = []  # alternative texts of drawings
+        self.photos: list[str] = []  # and of pictures
         self.text = ""
         self._cell: str | None = None
         self.feed(text)
@@ -172,6 +183,8 @@ class Page(HTMLParser):
             set() if tag == "a" else {"href"}
         )
         self.references += [value for name, value in values.items() if name in names]
+        if tag == "img":
+            self.photos.append(values["alt"])
         if tag == "table":
             self.tables.append([])
         elif tag == "tr":

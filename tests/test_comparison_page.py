@@ -17,6 +17,12 @@ from pipeline.report.comparison import INDUCTIVE
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables and words alone: figures take their time."""
+    monkeypatch.setattr("pipeline.report.page.DRAWERS", ())
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
     return write_published_config(tmp_path)

@@ -1,12 +1,13 @@
 """The page of many tasks: nothing written over anything else, tables that fit a screen."""
 
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
-from browser import needs_browser, overflow
+from browser import A4, Browser, needs_browser
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from report_artifacts import EVERY, write_artifacts, write_config
@@ -99,15 +100,27 @@ def test_no_text_is_written_over_another(config: Config, layout: Layout) -> None
             assert (plot.name, collisions(plot.figure)) == (plot.name, [])
 
 
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("chromium")) as one:
+        yield one
+
+
 @needs_browser
-def test_accuracy_fits_a_screen(config: Config, layout: Layout, tmp_path: Path) -> None:
+def test_accuracy_fits_a_screen(config: Config, layout: Layout, browser: Browser) -> None:
     page = build_report(config, layout)
-    assert overflow(page, "#accuracy .scroll", (1280,), tmp_path) == [0]
-    assert overflow(page, "html", (360, 1280), tmp_path) == [0, 0]
+    browser.open(page, 1280)
+    assert browser.overflow("#accuracy .scroll") == 0
+    for width in (360, 1280):
+        browser.open(page, width)
+        assert browser.overflow("html") == 0
+    browser.open(page, A4, media="print")
+    assert browser.cut() == []
+    assert browser.overflow("html") == 0
 
 
 @needs_browser
-def test_tables_of_eight_tasks_fit_a_screen(tmp_path: Path) -> None:
+def test_tables_of_eight_tasks_fit_a_screen(tmp_path: Path, browser: Browser) -> None:
     conditions = ["each", "mixture", "stream", "small", "imbalanced"]
     adapted = {"methods": SEVERAL[:1], "severity": 3, "conditions": conditions}
     changes = EVERY | {
@@ -117,6 +130,7 @@ def test_tables_of_eight_tasks_fit_a_screen(tmp_path: Path) -> None:
     }
     config = write_config(tmp_path, **changes)
     page = build_report(config, write_artifacts(config, steps=2, images=4))
+    browser.open(page, 1280)
     for table in ("calibration", "robustness", "adapted", "split-1", "pairs"):
         selector = f".scroll[aria-labelledby=table-{table}]"
-        assert (table, overflow(page, selector, (1280,), tmp_path)) == (table, [0])
+        assert (table, browser.overflow(selector)) == (table, 0)

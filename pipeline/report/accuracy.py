@@ -1,9 +1,10 @@
 """Tables of clean images: accuracy, calibration, and accuracy without the task's identity."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.config import Config
+from pipeline.merging.methods import METHODS
 from pipeline.report.clear import level
 from pipeline.report.content import REFERENCE, Content, competes, task_titles
 from pipeline.report.needs import key as key_of_needs
@@ -17,6 +18,7 @@ from pipeline.report.tables import (
     signed,
     thousandths,
 )
+from pipeline.report.words import listed
 
 Clean = Mapping[str, Mapping[str, Any]]  # metrics/<profile>/clean.json
 
@@ -62,9 +64,34 @@ def accuracy_note(config: Config, table: Table) -> str:
     notes.append(f"Needs: {key_of_needs(row.method for row in table.rows)}.")
     if table.label_tuned:
         notes.append("† chose its coefficient with labels, so it does not compete.")
+    if options := options_note(config, [row.method for row in table.rows]):
+        notes.append(options)
     if config.profile.suite == "mini":
         notes.append("Miniature tasks: not comparable with published figures.")
     return " ".join(notes)
+
+
+def options_note(config: Config, methods: Iterable[str]) -> str:
+    """'Options that are not the defaults: WUDI-merging (solve closed).'; empty if all are.
+
+    Coefficients that come from a file instead of learning are told likewise.
+    """
+    files, found = config.profile.learn.coefficients, []
+    for method in methods:
+        defaults = METHODS[method].defaults
+        chosen = config.profile.merge.options.get(method, {})
+        parts = [f"{k} {_value(v)}" for k, v in chosen.items() if v != defaults[k]]
+        if method in files:
+            parts.append(f"coefficients from {files[method].path}")
+        if parts:
+            found.append(f"{METHODS[method].title} ({', '.join(parts)})")
+    return f"Options that are not the defaults: {listed(found)}." if found else ""
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else f"{value}"
 
 
 def contamination_notes(content: Content) -> list[str]:

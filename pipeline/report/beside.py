@@ -1,9 +1,11 @@
 """Our figures beside published ones: pairs, tables of pairs, and what they say together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pipeline.config import Config
 from pipeline.merging.methods import METHODS
+from pipeline.report.comparability import other_settings
 from pipeline.report.content import one_per_task
 from pipeline.report.tables import difference, printed, signed
 
@@ -74,6 +76,14 @@ class Line:
         return METHODS[self.method].paper
 
 
+def line_of(config: Config, method: str, figures: Iterable[tuple[float, float]]) -> Line:
+    """A method's line from (ours, theirs), flagged only where the settings are the published."""
+    other = other_settings(config, method)
+    tolerance = LEARNED if METHODS[method].reads("images") else EXACT
+    pairs = (Pair(ours, theirs, None if other else tolerance) for ours, theirs in figures)
+    return Line(method, tuple(pairs), other)
+
+
 Flagged = tuple[Line, str, Pair]  # a pair with its line and the title of its column
 
 
@@ -120,6 +130,7 @@ class Comparison:
     absence: str | None = None
     clean: Beside | None = None
     splits: Mapping[str, Beside] = field(default_factory=dict)  # titles of unseen tasks -> table
+    corrupted: Beside | None = None
     elsewhere: Elsewhere | None = None
     notes: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()

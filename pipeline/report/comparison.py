@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.config.sources import collection
-from pipeline.merging.methods import METHODS
 from pipeline.report.beside import (
     ABOVE,
     BELOW,
@@ -18,10 +17,9 @@ from pipeline.report.beside import (
     Beside,
     Comparison,
     Elsewhere,
-    Line,
-    Pair,
+    line_of,
 )
-from pipeline.report.comparability import other_settings
+from pipeline.report.beside_corrupted import compare_corrupted
 from pipeline.report.content import Content
 from pipeline.report.published import Printed, published, split_numbers, title
 from pipeline.report.tables import NOTHING, difference, printed
@@ -52,19 +50,29 @@ def compare(content: Content) -> Comparison | None:
     clean = _clean(content, known)
     beyond = {name: _known_split(content, name) for name in profile.generalization.splits}
     splits = {name: table for name, by in beyond.items() if (table := _split(content, name, by))}
-    if not clean and not splits:
+    corrupted = compare_corrupted(content)
+    if not clean and not splits and not corrupted.table:
         return Comparison(
             absence="No published figure stands here: none is known in print for these tasks, "
             f"checkpoint family {family} and {backbone or 'this backbone'}."
         )
     beyond = {name: beyond[name] for name in splits}
-    tables = [*([clean] if clean else []), *splits.values()]
+    tables = [table for table in (clean, *splits.values(), corrupted.table) if table]
     return Comparison(
         clean=clean,
         splits={_unseen(content, name): table for name, table in splits.items()},
-        elsewhere=_elsewhere(content, known, beyond),
-        notes=tuple([*_notes(content, known, tables), *_differences(content, known, beyond)]),
-        sources=_sources([*([known] if clean else []), *beyond.values()]),
+        corrupted=corrupted.table,
+        elsewhere=_elsewhere(content, known, beyond, corrupted.averages),
+        notes=(
+            *_notes(content, known, tables),
+            *_differences(known, beyond, content.task_titles),
+            *corrupted.notes,
+        ),
+        sources=tuple(
+            dict.fromkeys(
+                [*_sources([*([known] if clean else []), *beyond.values()]), *corrupted.sources]
+            )
+        ),
     )
 
 
@@ -100,20 +108,13 @@ def _clean(content: Content, known: Known) -> Beside | None:
         figures = [(ours["tasks"][task], theirs.tasks[task]) for task in tasks]
         if whole:
             figures.append((ours["avg"], theirs.average))
-        lines.append(_line(content, method, figures))
+        lines.append(line_of(content.config, method, figures))
     columns = [content.task_titles[task] for task in tasks] + (["Average"] if whole else [])
     return Beside(tuple(columns), tuple(lines)) if tasks and lines else None
 
 
 def _is_whole(content: Content, known: Known) -> bool:
     return any(set(row.tasks) == set(content.tasks) for row in known.values())
-
-
-def _line(content: Content, method: str, figures: Sequence[tuple[float, float]]) -> Line:
-    other = other_settings(content.config, method)
-    tolerance = LEARNED if METHODS[method].reads("images") else EXACT
-    pairs = (Pair(ours, theirs, None if other else tolerance) for ours, theirs in figures)
-    return Line(method, tuple(pairs), other)
 
 
 def _known_split(content: Content, name: str) -> Known:
@@ -146,7 +147,7 @@ def _split(content: Content, name: str, known: Known) -> Beside | None:
         pairs = [(ours["seen"], _mean(theirs, asked.seen))]
         pairs += [(ours["unseen"], _mean(theirs, asked.unseen))]
         pairs += [(ours["tasks"][task], theirs[task]) for task in tasks]
-        lines.append(_line(content, method, pairs))
+        lines.append(line_of(content.config, method, pairs))
     titles = (content.task_titles[task] for task in tasks)
     return Beside(("Seen tasks", "Unseen tasks", *titles), tuple(lines)) if lines else None
 
@@ -160,8 +161,13 @@ def _unseen(content: Content, name: str) -> str:
     return ", ".join(content.task_titles[task] for task in unseen)
 
 
-def _elsewhere(content: Content, known: Known, beyond: Mapping[str, Known]) -> Elsewhere | None:
-    """Averages of the methods that were not run here, on clean images and on the splits."""
+def _elsewhere(
+    content: Content,
+    known: Known,
+    beyond: Mapping[str, Known],
+    corrupted: Mapping[str, float],
+) -> Elsewhere | None:
+    """Averages of the methods that were not run here: clean, on the splits, corrupted."""
     columns: dict[str, dict[str, float]] = {}
     if _is_whole(content, known):
         columns["Average"] = {method: row.average for method, row in known.items()}
@@ -171,6 +177,8 @@ def _elsewhere(content: Content, known: Known, beyond: Mapping[str, Known]) -> E
             columns[f"Without {_unseen(content, name)}: {part}"] = {
                 method: _mean(row.tasks, tasks) for method, row in by.items()
             }
+    if corrupted:
+        columns["Corrupted images"] = dict(corrupted)
     methods = dict.fromkeys(m for by in columns.values() for m in by if m not in content.methods)
     rows = (
         (title(m), tuple(printed(by[m]) if m in by else NOTHING for by in columns.values()))
@@ -203,7 +211,9 @@ def _notes(content: Content, known: Known, tables: Sequence[Beside]) -> Iterator
         yield f"Other settings, so nothing is marked: {', '.join(titles)} ({'; '.join(other)})."
 
 
-def _differences(content: Content, known: Known, beyond: Mapping[str, Known]) -> Iterator[str]:
+def _differences(
+    known: Known, beyond: Mapping[str, Known], titles: Mapping[str, str]
+) -> Iterator[str]:
     """What the sources themselves measured otherwise."""
     start = known["pretrained"].tasks if "pretrained" in known else {}
     gaps = {
@@ -218,13 +228,7 @@ def _differences(content: Content, known: Known, beyond: Mapping[str, Known]) ->
         yield (
             "The published tables of unseen tasks come from another version of their source's "
             "evaluator than its clean table: the pretrained model's figures differ between them "
-            f"by up to {gaps[most]:.1f} points ({content.task_titles[most]})."
-        )
-    checkpoint = content.config.profile.checkpoint
-    if content.robustness and published("robustness", checkpoint.family, checkpoint.backbone):
-        yield (
-            "Figures on corrupted images are not compared: the published methods adapted to the "
-            "corrupted test images, which were made with other constants."
+            f"by up to {gaps[most]:.1f} points ({titles[most]})."
         )
 
 

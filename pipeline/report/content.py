@@ -1,53 +1,28 @@
 """Everything the report says, read from the files that the stages wrote into one structure."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-
 from pipeline.config import Config
-from pipeline.errors import CheckpointError, UserError
-from pipeline.files import need, read_json
+from pipeline.errors import UserError
+from pipeline.files import read_json
 from pipeline.layout import Layout
 from pipeline.merging.methods import METHODS
+from pipeline.report.learned import (
+    Learned,
+    Similarity,
+    read_learned,
+    read_merging,
+    read_similarity,
+)
+from pipeline.report.predicted import Confusion, read_confusion
+from pipeline.report.samples import BEFORE, TaskSamples, read_samples
+from pipeline.report.stages import STAGES, stage_command
 from pipeline.statistics import Interval
 
-STAGES = (
-    "fetch",
-    "experts",
-    "vectors",
-    "learn",
-    "merge",
-    "evaluate",
-    "robustness",
-    "generalization",
-)
 REFERENCE = "task_arithmetic"  # the merge without learning that the learned ones are held against
-
-
-@dataclass(frozen=True)
-class Learned:
-    """What one method learned; means over seeds."""
-
-    values: np.ndarray  # [layers, tasks], or [1, tasks] where all tensors share them
-    tasks: tuple[str, ...]
-    layers: tuple[str, ...]  # tensor names, or ("*",) for one row
-    entropy: np.ndarray  # [steps, tasks] in nats; [0, tasks] where nothing was learned in steps
-    coefficients: np.ndarray  # [steps, tasks], mean over layers
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """How alike the task vectors are; means over seeds."""
-
-    tasks: tuple[str, ...]
-    cosines: np.ndarray  # [tasks, tasks]
-    relative_norms: Mapping[str, float]  # task -> |task vector| / |pretrained weights|
 
 
 @dataclass(frozen=True)
@@ -60,7 +35,10 @@ class Content:
     generalization: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     leave_two_out: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     learned: Mapping[str, Learned] = field(default_factory=dict)
+    merging: Mapping[str, float] = field(default_factory=dict)  # method -> seconds of its merge
     similarity: Similarity | None = None
+    confusion: Confusion | None = None  # of `best` on its worst task
+    samples: tuple[TaskSamples, ...] = ()  # before merging and after it by `best`
     gain: Interval | None = None  # of `best` over task arithmetic
     runs: tuple[Mapping[str, Any], ...] = ()
     sources: Mapping[str, Any] = field(default_factory=dict)  # of checkpoints and images
@@ -85,6 +63,10 @@ class Content:
     def best(self) -> str | None:
         """The single merged model with the highest average that needed no label."""
         return best_of(self, (m for m in self.methods if competes(m) and m != "pretrained"))
+
+    def worst(self, method: str) -> str:
+        """The task that a method is worst on."""
+        return min(self.tasks, key=self.clean[method]["tasks"].__getitem__)
 
 
 def task_titles(config: Config) -> dict[str, str]:
@@ -114,11 +96,6 @@ def is_adamerging(method: str) -> bool:
     return METHODS[method].learns and not METHODS[method].reads("labels")
 
 
-def stage_command(stage: str) -> str:
-    """What a user runs to get what a stage writes."""
-    return f"python -m stages.{stage}"
-
-
 def read_clean(config: Config, layout: Layout) -> dict[str, Any]:
     """The clean accuracies. Raises `MissingInput`, or `UserError` if a method or task lacks."""
     path, made_by = layout.metric("clean"), stage_command("evaluate")
@@ -146,26 +123,48 @@ def read_content(config: Config, layout: Layout) -> Content:
     if generalization and config.profile.generalization.leave_two_out:
         pairs = metric("leave_two_out", "generalization", "every pair of unseen tasks")
     absent |= _older(content.clean, robustness, generalization)
-    learned = _read_learned(config, layout)
+    learned = read_learned(config, layout)
     if learned is None:
         absent["learned coefficients"] = stage_command("learn")
-    similarity = _read_similarity(config, layout)
+    similarity = read_similarity(config, layout)
     if similarity is None:
         absent["task vectors"] = stage_command("vectors")
+    confusion, samples, lacking = _of_images(content, layout)
     return replace(
         content,
         robustness=robustness,
         generalization=generalization,
         leave_two_out=pairs,
         learned=learned or {},
+        merging=read_merging(config, layout),
         similarity=similarity,
+        confusion=confusion,
+        samples=samples,
         gain=_gain(content),
         runs=tuple(_read_runs(layout)),
         sources=read_json(layout.sources, stage_command("fetch"))
         if layout.sources.exists()
         else {},
-        absent=absent,
+        absent=absent | lacking,
     )
+
+
+def _of_images(
+    content: Content, layout: Layout
+) -> tuple[Confusion | None, tuple[TaskSamples, ...], dict[str, str]]:
+    """What is shown of single images, and what lacks -> the command that adds it."""
+    best, lacking = content.best, {}
+    if best is None:
+        return None, (), {}
+    confusion = read_confusion(content.config, layout, best, content.worst(best))
+    if confusion is None:
+        lacking["confusions of the worst task"] = stage_command("evaluate")
+    if BEFORE not in content.methods:
+        return confusion, (), lacking
+    samples = read_samples(content.config, layout, best)
+    if samples is None:
+        lacking["sample images before and after merging"] = stage_command("fetch")
+    return confusion, samples or (), lacking
 
 
 def _older(
@@ -186,62 +185,6 @@ def _older(
         "gaps on unseen tasks": ("generalization", any("gap_interval" not in r for r in gapless)),
     }
     return {what: stage_command(stage) for what, (stage, lacks) in lacking.items() if lacks}
-
-
-def _read_learned(config: Config, layout: Layout) -> dict[str, Learned] | None:
-    """Method -> what it learned; None if the stage has not run."""
-    seeds, methods = config.profile.seeds, config.profile.learn.methods
-    paths = {m: [layout.coefficients(seed, m) for seed in seeds] for m in methods}
-    if not all(path.exists() for group in paths.values() for path in group):
-        return None
-    return {m: _mean([_read_coefficients(path) for path in paths[m]]) for m in methods}
-
-
-def _read_coefficients(path: Path) -> Learned:
-    made_by = stage_command("learn")
-    try:
-        with safe_open(need(path, made_by), framework="numpy") as file:
-            facts = {name: json.loads(text) for name, text in file.metadata().items()}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged ({error}). Run '{made_by}' again.") from None
-    tasks = tuple(facts["tasks"])
-    nothing = np.empty((0, len(tasks)))
-    return Learned(
-        values=arrays["values"].reshape(-1, len(tasks)),
-        tasks=tasks,
-        layers=tuple(facts["layers"]),
-        entropy=arrays.get("history_entropy", nothing),
-        coefficients=arrays.get("history_coefficients", nothing),
-    )
-
-
-def _mean(seeds: list[Learned]) -> Learned:
-    """Means over seeds; steps beyond the shortest history are dropped."""
-    steps = min(len(one.entropy) for one in seeds)
-    return Learned(
-        values=np.mean([one.values for one in seeds], axis=0),
-        tasks=seeds[0].tasks,
-        layers=seeds[0].layers,
-        entropy=np.mean([one.entropy[:steps] for one in seeds], axis=0),
-        coefficients=np.mean([one.coefficients[:steps] for one in seeds], axis=0),
-    )
-
-
-def _read_similarity(config: Config, layout: Layout) -> Similarity | None:
-    """Cosines and norms of the task vectors; None if the stage has not run."""
-    paths = [layout.vectors_summary(seed) for seed in config.profile.seeds]
-    if not all(path.exists() for path in paths):
-        return None
-    seeds = [read_json(path, stage_command("vectors")) for path in paths]
-    tasks = tuple(seeds[0]["tasks"])
-    return Similarity(
-        tasks=tasks,
-        cosines=np.mean([one["cosines"] for one in seeds], axis=0),
-        relative_norms={
-            task: float(np.mean([one["relative_norms"][task] for one in seeds])) for task in tasks
-        },
-    )
 
 
 def _gain(content: Content) -> Interval | None:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pipeline.report.content import Content, Learned
+from pipeline.report.content import Content
+from pipeline.report.learned import Learned
 from pipeline.report.style import LOOKS, Plot, legend, panel_grid
 
 MAX_POINTS = 120  # of a drawn curve: more than the eye tells apart

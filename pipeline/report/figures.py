@@ -1,10 +1,9 @@
-"""Figures that compare methods: averages, radar, robustness, generalization."""
+"""Figures that compare methods: averages, radar, robustness."""
 
 from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.projections.polar import PolarAxes
 
@@ -13,19 +12,15 @@ from pipeline.report.content import Content, competes
 from pipeline.report.corrupted import corruption_title
 from pipeline.report.drawn import MOST, drawn, left_out
 from pipeline.report.style import (
-    GRID,
     INK,
     LOOKS,
-    MUTED,
     PAGE_WIDTH,
-    ROW_GAP,
     Plot,
     legend,
     new_figure,
     panel_grid,
 )
 from pipeline.report.tables import printed
-from pipeline.report.unseen import with_pretrained
 
 # Between a label and its number; SVG would make one space of several ordinary ones.
 GAP = 3 * "\N{NO-BREAK SPACE}"
@@ -107,7 +102,7 @@ def radar(content: Content) -> Plot | None:
 
 
 def robustness(content: Content) -> Plot | None:
-    """Accuracy against severity, a panel per corruption; learned on corrupted images as stars."""
+    """Accuracy against severity, a panel per corruption; learned on corrupted images as rings."""
     figures = content.robustness.get("clean")
     if not figures:
         return None
@@ -160,60 +155,3 @@ def _adapted_marker(method: str) -> dict[str, Any]:
         "linestyle": "none",
         "markersize": 10,
     }
-
-
-def generalization(content: Content) -> Plot | None:
-    """Bars of seen and unseen averages, a row of panels per split."""
-    splits = [
-        s for s in content.config.profile.generalization.splits if s in content.generalization
-    ]
-    if not splits:
-        return None
-    tested = {split: with_pretrained(content, split) for split in splits}
-    figures = {
-        split: {method: by[method] for method in drawn(content, by)} for split, by in tested.items()
-    }
-    every = max(tested.values(), key=len)
-    lines = sum(0.85 + 0.3 * len(figures[split]) for split in splits)
-    figure = new_figure(PAGE_WIDTH, lines + 0.5, h_pad=ROW_GAP)
-    heights = [len(figures[split]) + 1 for split in splits]
-    panels = figure.subplots(len(splits), 2, sharex=True, squeeze=False, height_ratios=heights)
-    for split, pair in zip(splits, panels, strict=True):
-        tasks = content.config.profile.generalization.splits[split]
-        for part, axes in zip(("seen", "unseen"), pair, strict=True):
-            _bars(axes, figures[split], part)
-            names = [content.task_titles[task] for task in getattr(tasks, part)]
-            listed = ", ".join(names) if part == "unseen" else f"{len(names)} tasks"
-            axes.set_title(f"{part.capitalize()}: {listed}")
-        pair[1].set_yticklabels([])
-    for axes in panels[-1]:
-        axes.set_xlabel("accuracy, %")
-    return Plot(
-        "generalization",
-        figure,
-        "Accuracy, in percent, of models merged from the seen tasks alone: on those tasks (left) "
-        "and on tasks whose experts and images took no part (right). Dotted: the pretrained model."
-        + left_out(drawn(content, every), every, "tables have"),
-        "Bars of the average accuracy on seen and unseen tasks for each split",
-        {"unit": "percent", "splits": figures},
-    )
-
-
-def _bars(axes: Axes, figures: Mapping[str, Mapping[str, Any]], part: str) -> None:
-    """A horizontal bar per method with its number, and a line at the pretrained model."""
-    for place, (method, row) in enumerate(figures.items()):
-        look, value = LOOKS[method], row[part]
-        axes.barh(place, value, height=0.66, color=look.colour, alpha=0.85)
-        error = row.get(f"{part}_sd")
-        if error:
-            axes.errorbar(value, place, xerr=error, color=INK, elinewidth=1.2, capsize=2.5)
-        axes.text(value + (error or 0) + 1.2, place, printed(value), va="center", fontsize=8.5)
-    if "pretrained" in figures:
-        axes.axvline(figures["pretrained"][part], color=MUTED, linestyle=":", linewidth=1.2)
-    axes.set_yticks(range(len(figures)), [METHODS[method].title for method in figures])
-    axes.tick_params(axis="y", labelcolor=INK, length=0)
-    axes.set_ylim(len(figures) - 0.4, -0.6)
-    axes.set_xlim(0, 108)
-    axes.set_xticks([0, 25, 50, 75, 100])
-    axes.grid(axis="y", visible=False)
-    axes.spines["left"].set_color(GRID)

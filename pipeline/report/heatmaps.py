@@ -1,8 +1,9 @@
 """Heat maps: coefficients over tensors and tasks, and how alike the task vectors are."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
 from pipeline.merging.methods import METHODS
-from pipeline.report.content import Content, Learned
-from pipeline.report.style import INK, MUTED, PAGE_WIDTH, Plot, bare, new_figure
+from pipeline.report.content import Content
+from pipeline.report.learned import Learned
+from pipeline.report.style import INK, MUTED, PAGE_WIDTH, ROW_GAP, Plot, bare, new_figure
+from pipeline.report.words import listed
 
 CHANGE = "RdBu_r"  # white in the middle; red and blue differ for all kinds of colour vision
 WEAK_COSINE = 0.2  # the colour scale reaches this far at least, lest noise look like structure
 NUMBERED = 24  # columns on a page that have room for numbers, and for slanted titles
 CROWDED = 12  # columns from which a map beside something else has smaller numbers
-_CELLS = {"cmap": CHANGE, "aspect": "auto", "interpolation": "none"}
+MOST_ROWS = 3  # of panels below each other, lest a figure outgrow a sheet of paper
+TENSOR = 0.155  # inches of a tensor's row
+CELLS: dict[str, Any] = {"aspect": "auto", "interpolation": "none"}
 _BLOCK = re.compile(r"resblocks\.(\d+)\.(.+)")
 
 
@@ -52,7 +57,7 @@ def _layerwise(content: Content) -> dict[str, Learned]:
 
 
 def block_coefficients(content: Content) -> Plot | None:
-    """Mean coefficient of every block and task; a panel per method. Numbers where they fit."""
+    """Mean coefficient of every block and task, with numbers; a panel per method."""
     learned = _layerwise(content)
     if not learned:
         return None
@@ -62,18 +67,23 @@ def block_coefficients(content: Content) -> Plot | None:
     }
     titles = [block.title for block in blocks(next(iter(learned.values())).layers)]
     scale = _scale(content, means.values())
-    figure = new_figure(PAGE_WIDTH, 1.5 + 0.36 * len(titles))
-    panels = figure.subplots(1, len(means), sharey=True, squeeze=False)[0]
-    for axes, (method, values) in zip(panels, means.items(), strict=True):
-        image = axes.imshow(values, norm=scale, **_CELLS)
-        if len(means) * values.shape[1] <= NUMBERED:
-            _write_numbers(axes, values, strong=abs(scale(values) - 0.5) > 0.35)
-        _label_tasks(
-            axes, [content.task_titles[task] for task in learned[method].tasks], len(means)
-        )
+    rows, columns = _arranged(len(means), len(content.tasks))
+    numbered = columns * len(content.tasks) <= NUMBERED
+    figure = new_figure(PAGE_WIDTH, 0.3 + rows * (1.2 + 0.36 * len(titles)), h_pad=ROW_GAP)
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    panels = list(grid.flat)
+    for axes in panels[len(means) :]:
+        axes.remove()
+    for axes, (method, values) in zip(panels, means.items(), strict=False):
+        image = axes.imshow(values, norm=scale, cmap=CHANGE, **CELLS)
+        if numbered:
+            write_numbers(axes, values, strong=abs(scale(values) - 0.5) > 0.35)
+        label_below(axes, [content.task_titles[task] for task in learned[method].tasks], columns)
         axes.set_yticks(range(len(titles)), titles)
         axes.set_title(METHODS[method].title, pad=8)
-    _colour_bar(image, panels, "mean coefficient", shrink=0.8)
+    # Where panels are below each other, the bar is as tall as the first of them.
+    where = {"shrink": 0.8} if rows == 1 else {"shrink": 0.8 / rows, "anchor": (0, 1)}
+    _colour_bar(image, panels[: len(means)], "mean coefficient", **where)
     return Plot(
         "coefficients",
         figure,
@@ -81,7 +91,7 @@ def block_coefficients(content: Content) -> Plot | None:
         "patch and position embedding; out: last norm and projection). White is where all began, "
         f"{content.config.profile.learn.initial:g}; red has grown, blue has shrunk.",
         "Heat map of mean coefficients, blocks by tasks, for "
-        + " and ".join(METHODS[method].title for method in means),
+        + listed([METHODS[method].title for method in means]),
         {
             "unit": "mean coefficient",
             "blocks": titles,
@@ -90,40 +100,47 @@ def block_coefficients(content: Content) -> Plot | None:
     )
 
 
+def _arranged(panels: int, tasks: int) -> tuple[int, int]:
+    """(Rows, columns) of panels: so few side by side that numbers fit, if rows are not too many."""
+    beside = max(1, NUMBERED // tasks)
+    rows = -(-panels // beside)
+    if rows > MOST_ROWS:
+        return 1, panels
+    return rows, -(-panels // rows)
+
+
 def tensor_coefficients(content: Content) -> Plot | None:
     """Every coefficient: tensors, grouped by block, x tasks; a panel per method."""
     learned = _layerwise(content)
     if not learned:
         return None
     groups = blocks(next(iter(learned.values())).layers)
-    heights = [len(block.rows) for block in groups]
+    starts = [0, *accumulate(1 + len(block.rows) for block in groups)]  # a heading and its tensors
     scale = _scale(content, [one.values for one in learned.values()])
-    height = 1.4 + 0.155 * sum(heights) + 0.06 * len(groups)
-    figure = new_figure(PAGE_WIDTH, height, h_pad=0.015, hspace=0.0)
-    panels = figure.subplots(
-        len(groups), len(learned), sharex=True, squeeze=False, height_ratios=heights
-    )
-    for block, row in zip(groups, panels, strict=True):
-        for axes, one in zip(row, learned.values(), strict=True):
+    figure = new_figure(PAGE_WIDTH, 1.4 + TENSOR * starts[-1])
+    panels = figure.subplots(1, len(learned), sharey=True, squeeze=False)[0]
+    for axes, (method, one) in zip(panels, learned.items(), strict=True):
+        for block, start in zip(groups, starts, strict=False):
             values = one.values[list(block.rows)]
-            image = axes.imshow(values, norm=scale, **_CELLS)
-            bare(axes)
-            axes.set_yticks([])
-        row[0].set_yticks(range(len(block.labels)), block.labels)
-        row[0].tick_params(axis="y", labelsize=7)
-        row[0].set_ylabel(block.title, color=INK, rotation=0, ha="right", va="center", labelpad=6)
-    for axes, method in zip(panels[0], learned, strict=True):
+            sides = (-0.5, len(one.tasks) - 0.5, start + len(values) + 0.5, start + 0.5)
+            image = axes.imshow(values, norm=scale, cmap=CHANGE, extent=sides, **CELLS)
+        axes.set_ylim(starts[-1] - 0.5, -0.5)
+        label_below(axes, [content.task_titles[task] for task in one.tasks], len(learned))
         axes.set_title(METHODS[method].title, pad=8)
-    for axes, one in zip(panels[-1], learned.values(), strict=True):
-        _label_tasks(axes, [content.task_titles[task] for task in one.tasks], len(learned))
-    figure.align_ylabels(panels[:, 0])
+    rows = [label for block in groups for label in (block.title, *block.labels)]
+    panels[0].set_yticks(range(len(rows)), rows)
+    panels[0].tick_params(axis="y", labelsize=7)
+    for start, label in enumerate(panels[0].get_yticklabels()):
+        if start in starts:
+            label.set(color=INK, weight="bold", size=8)
     _colour_bar(image, panels, "coefficient", shrink=0.25, anchor=(0, 1))
     return Plot(
         "coefficients_tensors",
         figure,
-        "The same for every tensor: a row is a tensor of the image encoder, grouped by block from "
-        "input (top) to output; a column is a task vector.",
-        f"Heat map of {sum(heights)} tensors by {len(content.tasks)} tasks by coefficient",
+        "The same for every tensor: a row is a tensor of the image encoder, below the name of its "
+        "block, from input (top) to output; a column is a task vector.",
+        f"Heat map of {len(rows) - len(groups)} tensors by {len(content.tasks)} tasks by "
+        "coefficient",
         {
             "unit": "coefficient",
             "layers": next(iter(learned.values())).layers,
@@ -142,10 +159,10 @@ def cosines(content: Content) -> Plot | None:
     top = max(float(np.abs(apart.filled(0)).max()), WEAK_COSINE)
     figure = new_figure(PAGE_WIDTH, 1.7 + 0.4 * len(titles))
     heat, bars = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
-    image = heat.imshow(apart, norm=Normalize(-top, top), **_CELLS)
+    image = heat.imshow(apart, norm=Normalize(-top, top), cmap=CHANGE, **CELLS)
     size = 6.5 if len(titles) > CROWDED else 8
-    _write_numbers(heat, apart, strong=abs(found.cosines) > 0.7 * top, size=size)
-    _label_tasks(heat, titles)
+    write_numbers(heat, apart, strong=abs(found.cosines) > 0.7 * top, size=size)
+    label_below(heat, titles)
     heat.set_yticks(range(len(titles)), titles)
     heat.set_title("cosine", pad=8)
     figure.colorbar(image, ax=heat, location="left", shrink=0.8, pad=0.02)
@@ -168,17 +185,19 @@ def cosines(content: Content) -> Plot | None:
     )
 
 
-def _write_numbers(axes: Axes, values: np.ndarray, strong: np.ndarray, size: float = 8) -> None:
+def write_numbers(
+    axes: Axes, values: np.ndarray, strong: np.ndarray, size: float = 8, digits: int = 2
+) -> None:
     """Each value in its cell, if it is not masked: white where the colour is `strong`."""
     for place in np.argwhere(~np.ma.getmaskarray(values)):
         row, column = place
         ink = "#ffffff" if strong[row, column] else "#111111"
-        text = f"{values[row, column]:.2f}"
+        text = f"{values[row, column]:.{digits}f}"
         axes.text(column, row, text, color=ink, ha="center", va="center", fontsize=size)
 
 
-def _label_tasks(axes: Axes, titles: list[str], panels: int = 1) -> None:
-    """Task titles below one of a row of heat maps: slanted, or upright where that is too tight."""
+def label_below(axes: Axes, titles: list[str], panels: int = 1) -> None:
+    """Titles below one of a row of heat maps: slanted, or upright where that is too tight."""
     bare(axes)
     slanted = panels * len(titles) <= NUMBERED
     turn = {"rotation": 40} if slanted else {"rotation": 90, "va": "center", "fontsize": 7.5}
@@ -192,7 +211,7 @@ def _scale(content: Content, values: Iterable[np.ndarray]) -> Normalize:
     return Normalize(initial - reach, initial + reach)
 
 
-def _colour_bar(image: Any, panels: np.ndarray, label: str, **where: Any) -> None:
+def _colour_bar(image: Any, panels: Sequence[Axes], label: str, **where: Any) -> None:
     """A bar for all panels; it ends at zero, since no coefficient is negative."""
     bar = image.figure.colorbar(image, ax=panels, label=label, pad=0.02, **where)
     bar.ax.set_ylim(bottom=max(0.0, image.norm.vmin))

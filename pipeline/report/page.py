@@ -10,13 +10,18 @@ from markupsafe import Markup
 
 from pipeline.files import need, write_text
 from pipeline.layout import Layout
+from pipeline.merging.methods import METHODS
 from pipeline.report import (
     accuracy,
+    confusion,
     corrupted,
+    cost,
     curves,
     figures,
     heatmaps,
     pairs,
+    samples,
+    scatter,
     summary,
     tables,
     unseen,
@@ -25,6 +30,8 @@ from pipeline.report.comparison import compare
 from pipeline.report.content import Content
 from pipeline.report.published import SOURCES
 from pipeline.report.style import LOOKS, Plot, drawing, inline_svg, save, settle
+from pipeline.report.unmeasured import unmeasured
+from pipeline.report.words import duration
 
 DRAWERS = (
     figures.averages,
@@ -33,8 +40,9 @@ DRAWERS = (
     curves.entropy,
     curves.coefficients,
     figures.radar,
+    confusion.confusion,
     figures.robustness,
-    figures.generalization,
+    scatter.generalization,
     pairs.gaps,
     heatmaps.cosines,
 )
@@ -86,6 +94,8 @@ def _words(content: Content) -> dict[str, Any]:
         "setting": summary.setting(content),
         "sentences": summary.sentences(content),
         "key_figures": summary.key_figures(content),
+        "best": content.best and METHODS[content.best].title,
+        "unmeasured": unmeasured(content),
         "absent": content.absent,
     }
 
@@ -118,6 +128,12 @@ def _tables(content: Content) -> dict[str, Any]:
         "unseen_note": unseen.UNSEEN_NOTE,
         "pairs": unseen.leave_two_out_table(content),
         "pairs_note": unseen.PAIRS_NOTE,
+        "samples": content.samples,
+        "samples_seed": profile.seeds[0],
+        "task_titles": content.task_titles,
+        "small_side": samples.SMALL,
+        "costs": cost.cost_table(content),
+        "cost_note": cost.COST_NOTE,
     }
 
 
@@ -170,13 +186,3 @@ def _machine(facts: Mapping[str, Any]) -> str:
 def _commit(facts: Mapping[str, Any]) -> str:
     commit = facts["commit"] or "none: not a git checkout, or without a commit"
     return f"{commit} with uncommitted changes" if facts["dirty"] else commit
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a reader says them: '9.3 s', '4 min 08 s', '2 h 05 min'."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

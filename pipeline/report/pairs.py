@@ -34,7 +34,7 @@ def gaps(content: Content) -> Plot | None:
     axes.tick_params(axis="y", labelcolor=INK, length=0)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("points above the pretrained model")
-    legend(figure, methods, 3)
+    legend(figure, methods, 3, lines=False)
     count = next(iter(figures.values()))["pairs"]
     return Plot(
         "leave_two_out",

@@ -3,7 +3,7 @@
     published("clean", "hf", "ViT-B-32")["experts"].tasks["cars"]
 
 Every row of the file names its source. Tables: `clean`; `generalization_<n>_seen` and `_unseen`;
-`robustness`, which nothing here is compared with.
+`robustness`, of four merged tasks, with a corruption in every row (`clean`: none).
 """
 
 import csv
@@ -47,15 +47,17 @@ class Printed:
         return sum(self.tasks.values()) / len(self.tasks)
 
 
-def published(table: str, family: str, backbone: str | None) -> dict[str, Printed]:
+def published(
+    table: str, family: str, backbone: str | None, corruption: str = ""
+) -> dict[str, Printed]:
     """Method -> what `table` prints, in the file's order; empty where nothing is printed.
 
     Methods and tasks have this project's names, where it has any.
     """
     found: dict[str, dict[str, tuple[float, str]]] = {}
     for row in _rows():
-        key = (row["table"], row["checkpoint_family"], row["backbone"])
-        if key == (table, family, backbone):
+        key = (row["table"], row["checkpoint_family"], row["backbone"], row["corruption"])
+        if key == (table, family, backbone, corruption):
             method = _OURS.get(row["method"], row["method"])
             cell = (float(row["accuracy_percent"]), row["source"])
             found.setdefault(method, {})[row["task"].lower()] = cell
@@ -66,6 +68,17 @@ def published(table: str, family: str, backbone: str | None) -> dict[str, Printe
         )
         for method, cells in found.items()
     }
+
+
+def corruptions(family: str, backbone: str | None) -> tuple[str, ...]:
+    """What images were corrupted with in table `robustness`; empty where nothing is printed."""
+    wanted = ("robustness", family, backbone)
+    found = (
+        row["corruption"]
+        for row in _rows()
+        if (row["table"], row["checkpoint_family"], row["backbone"]) == wanted
+    )
+    return tuple(name for name in dict.fromkeys(found) if name != "clean")
 
 
 def split_numbers() -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import html
 import io
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,10 +123,13 @@ _SETTINGS: dict[Any, Any] = {
     "axes.titlecolor": INK,
     "axes.titlelocation": "left",
     "axes.titlesize": 9.5,
+    "figure.autolayout": False,
+    "figure.constrained_layout.use": False,  # but where a figure asks for it
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that figures look alike everywhere
     "font.size": 9,
     "grid.color": GRID,
     "grid.linewidth": 0.7,
+    "image.composite_image": False,  # each heat map is kept with the pixels that it has
     "legend.fontsize": 8.5,
     "legend.frameon": False,
     "svg.fonttype": "none",
@@ -153,7 +157,9 @@ class Plot:
 @contextmanager
 def drawing() -> Iterator[None]:
     """Figures must be made and saved inside: the settings hold nowhere else."""
-    with matplotlib.rc_context(_SETTINGS):
+    with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
+        # Of class names in other scripts: a browser has fonts for them.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         yield
 
 
@@ -192,11 +198,19 @@ def panel_grid(
 
 
 def legend(
-    figure: Figure, methods: Iterable[str], columns: int, extra: Sequence[Line2D] = ()
+    figure: Figure,
+    methods: Iterable[str],
+    columns: int,
+    extra: Sequence[Line2D] = (),
+    lines: bool = True,
 ) -> None:
-    """A legend of `methods` below everything, and of `extra` handles with their own labels."""
+    """A legend of `methods` below everything, and of `extra` handles with their own labels.
+
+    `lines`: whether the figure has lines, and not markers alone.
+    """
+    more = {"markersize": 6} | ({} if lines else {"linestyle": "none"})
     handles = [
-        Line2D([], [], label=METHODS[method].title, **LOOKS[method].line(markersize=6))
+        Line2D([], [], label=METHODS[method].title, **LOOKS[method].line(**more))
         for method in methods
     ]
     figure.legend(handles=[*handles, *extra], ncols=columns, loc="outside lower center")
@@ -208,8 +222,10 @@ def settle(figure: Figure) -> None:
     The last digits of what the layout's solver finds differ from run to run, and would do so in
     the ids of the SVG.
     """
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    figure.set_layout_engine(None)  # not "none", which has every file drawn twice
     for axes in figure.axes:
         axes.set_position(Bbox(axes.get_position(original=True).get_points().round(6)))
 
@@ -223,14 +239,7 @@ def save(plot: Plot, folder: Path) -> None:
 def save_png(figure: Figure, path: Path) -> None:
     """Write a figure on white, the same bytes for the same figure."""
     with replacing(path) as temporary:
-        figure.savefig(
-            temporary,
-            dpi=DPI,
-            facecolor="white",
-            bbox_inches="tight",
-            pad_inches=0.15,
-            metadata={"Software": None},
-        )
+        figure.savefig(temporary, dpi=DPI, facecolor="white", metadata={"Software": None})
 
 
 def inline_svg(plot: Plot) -> str:

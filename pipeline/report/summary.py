@@ -14,6 +14,7 @@ from pipeline.report.content import (
     is_adamerging,
     one_per_task,
 )
+from pipeline.report.cost import costs
 from pipeline.report.needs import needs_of
 from pipeline.report.tables import difference, signed
 from pipeline.report.words import TUNED, beside, inline, percent, points
@@ -41,6 +42,7 @@ def sentences(content: Content) -> list[str]:
         *_worst(content),
         *beyond.robust(content),
         *beyond.unseen(content),
+        *costs(content),
     ]
 
 
@@ -61,7 +63,7 @@ def key_figures(content: Content) -> list[KeyFigure]:
         )
     if row.get("normalized") is not None:
         found.append(KeyFigure(percent(row["normalized"]), "of the experts' accuracy"))
-    worst = min(content.tasks, key=row["tasks"].__getitem__)
+    worst = content.worst(best)
     title = content.task_titles[worst]
     found.append(KeyFigure(percent(row["tasks"][worst]), f"on its worst task, {title}"))
     return found
@@ -141,8 +143,7 @@ def _worst(content: Content) -> Iterator[str]:
     best = content.best
     if best is None:
         return
-    tasks = content.clean[best]["tasks"]
-    worst = min(content.tasks, key=tasks.__getitem__)
+    tasks, worst = content.clean[best]["tasks"], content.worst(best)
     beside = {REFERENCE: "task arithmetic", "experts": "the task's expert"}
     gaps = [
         f"{points(difference(tasks[worst], content.clean[method]['tasks'][worst]))} {name}"

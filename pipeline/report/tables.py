@@ -78,6 +78,11 @@ class Row:
         return METHODS[self.method].paper
 
     @property
+    def paper_number(self) -> str:
+        """The paper as printed where nobody can click: '2212.04089', its number at arXiv."""
+        return self.paper.removeprefix("https://arxiv.org/abs/").removeprefix("https://")
+
+    @property
     def label_tuned(self) -> bool:
         """Whether labels chose something in it."""
         return METHODS[self.method].reads("labels")

@@ -59,3 +59,13 @@ def beside(gap: float, interval: Interval | None, other: str, over: str = "") ->
     if interval.clear and gap:
         return f"{points(gap)} {other} ({sure})"
     return f"not clearly different from {other} ({signed(gap)} points, {sure})"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them: '9.3 s', '4 min 08 s', '2 h 05 min'."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -29,11 +29,7 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _amount(value: Any) -> int | float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not 0 < value < MOST
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MOST:
         raise PydanticCustomError("amount", "must be a number of images, or a share of them")
     return value
 

@@ -63,4 +63,4 @@ prepare-bench: venv  ## time decoding, zero-shot heads and conversion of weights
 	@$(VENV)/python -m benchmarks.preparing
 
 clean-cache:  ## all but stage runs that no MLflow server has taken yet
-	@find .cache -mindepth 1 -maxdepth 1 ! -name mlflow-pending -exec rm -rf {} +
+	@[ ! -d .cache ] || find .cache -mindepth 1 -maxdepth 1 ! -name mlflow-pending -exec rm -rf {} +

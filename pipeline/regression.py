@@ -5,10 +5,11 @@ the section `clean` of robustness.json. Metrics are given as {file's name: its c
 
 The rule. Both runs test the same images, so that what chance does to the one it does to the other.
 Where both files hold an average's 95 % interval over images, that of its change is made from the
-two with a correlation of one half (Zou 2007, https://doi.org/10.1037/1082-989X.12.4.399), less
-than even two different merging methods have on the same images: tests/test_regression.py holds the
-rule against their paired intervals. A change is beyond noise if its interval does not cover zero.
-An average without an interval may move by an allowance.
+two with a correlation of one half (Zou 2007, https://doi.org/10.1037/1082-989X.12.4.399), less than
+even two merging methods within 5 points of each other have on the same images, whose paired
+intervals tests/test_regression.py holds the rule against; for gaps it is assumed. A change is
+beyond noise if its interval does not cover zero. An average without an interval may move by an
+allowance.
 """
 
 from collections.abc import Iterator, Mapping

@@ -115,7 +115,7 @@ def _silent(root: Path, said: str) -> Iterator[Finding]:
     """`dvc status` failed: where the reason is a common one, what to do about it."""
     lines = [line for line in said.strip().splitlines() if line.startswith("ERROR")]
     text = lines[0].removeprefix("ERROR: ") if lines else "'dvc status' failed without a word"
-    if "lock" in text:
+    if "lock" in text.replace("dvc.lock", ""):
         advice = "Wait until the other DVC command has ended."
         yield Finding("DVC", text, "warning", advice)
     elif not (root / ".git").exists():

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from stages._progress import say
 
 HOST = "127.0.0.1"
+_DIRECT = build_opener(ProxyHandler({}))  # this machine is behind no proxy of itself
 START_SECONDS = 180.0
 STOP_SECONDS = 30.0
 REST_SECONDS = 2.0  # for what it started, once it has ended itself
@@ -36,10 +37,12 @@ def check_free(port: int) -> None:
 
 @contextmanager
 def until_stopped() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the block, and are no mistake."""
+    """Ctrl-C, SIGTERM and a closed terminal end the block, and are no mistake."""
     # Also where a script started this with Ctrl-C ignored.
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
@@ -83,7 +86,7 @@ def _wait_for(server: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            urlopen(f"http://{HOST}:{port}/health", timeout=1).close()
+            _DIRECT.open(f"http://{HOST}:{port}/health", timeout=1).close()
             return
         except (URLError, OSError):
             time.sleep(0.3)

@@ -19,7 +19,8 @@ import typer
 from stages._progress import say
 from stages._stage import ProfileOption, user_errors
 
-HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}(\.[\w-]+)?")  # as `pipeline.files.replacing` names it
+# As `pipeline.files.replacing` names it; eight digits alone may be a day in a name of a user's own.
+HALF_WRITTEN = re.compile(r"\..+\.(?=\d*[a-f])[0-9a-f]{8}(\.[\w-]+)?")
 DAY = 24 * 3600.0  # seconds: no living run writes at one file for so long without a pause
 
 Force = Annotated[bool, typer.Option("--force", help="Run every stage, changed or not.")]
@@ -36,6 +37,7 @@ def main(profile: ProfileOption = None, force: Force = False) -> None:
             choose_profile(root / "params.yaml", profile)
     with user_errors(), alone(root):
         remove_half_written(root)
+        release_zombies(root)
         if not inside_git(root):
             command = ["dvc", "config", "--local", "core.no_scm", "true"]
             subprocess.run(command, cwd=root, check=True)
@@ -81,7 +83,8 @@ def remove_half_written(root: Path) -> None:
     Those below artifacts/ are DVC's, which clears a stage's folders before it runs the stage.
     """
     oldest, freed = time.time() - DAY, []
-    places = [*root.glob(".*"), *(root / ".cache").rglob(".*"), *(root / "metrics").rglob(".*")]
+    own = [path for name in ("params", "mlflow") for path in root.glob(f".{name}.*")]
+    places = [*own, *(root / ".cache").rglob(".*"), *(root / "metrics").rglob(".*")]
     for path in places:
         with suppress(OSError):  # gone meanwhile, or somebody else's
             facts = path.stat()
@@ -90,6 +93,24 @@ def remove_half_written(root: Path) -> None:
                 freed.append(facts.st_size)
     if freed:
         say(f"removed {len(freed)} half-written files of killed runs, {sum(freed) / 1e6:,.1f} MB")
+
+
+def release_zombies(root: Path) -> None:
+    """Remove DVC's locks where those who hold them are dead, and one is a zombie.
+
+    DVC releases the locks of the dead, but counts a process that nobody has waited for as alive:
+    in a container without an init process nobody ever does.
+    """
+    import psutil
+
+    locks = root / ".dvc" / "tmp" / "rwlock"
+    states = set()
+    with suppress(OSError):  # no locks
+        for pid in re.findall(r'"pid": *(\d+)', locks.read_text(encoding="utf-8")):
+            with suppress(psutil.NoSuchProcess):
+                states.add(psutil.Process(int(pid)).status())
+        if states == {psutil.STATUS_ZOMBIE}:
+            locks.unlink()
 
 
 def inside_git(root: Path) -> bool:

@@ -118,6 +118,7 @@ def test_a_lock_is_no_profile(tmp_path):
         (own(expert={"hub": "a/b", "path": "c"}), "own_tasks.flowers.expert has both"),
         ({"own_tasks": {"Flowers": FLOWERS}}, "'Flowers' is no name"),
         ({"own_tasks": {"cars": FLOWERS}}, "'cars' is a task of the suite"),
+        ({"own_tasks": {"any": FLOWERS}}, "'any' means all tasks"),
         ({"own_tasks": {"flowers": {"images": "x"}}}, "own_tasks.flowers.templates' is missing"),
     ],
 )

@@ -145,7 +145,7 @@ def test_what_a_workflow_runs_is_tried_by_the_script_that_anyone_can_run():
     assert called(SCRIPT) - {".ci/run"} <= reached(".ci/run")
     commands = [step["run"] for _, step in steps() if "run" in step]
     others = [line for line in commands if not re.match(SCRIPT, line)]
-    assert [line for line in others if "pip install" not in line] == ["make test"]
+    assert [line for line in others if "pip install" not in line] == ["make venv", "make test"]
     assert re.search("(?m)^make test$", SCRIPTS[".ci/run"].read_text(encoding="utf-8"))
 
 

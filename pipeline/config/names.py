@@ -92,6 +92,10 @@ def _check_own(name: str, task: OwnTask, known: tuple[str, ...]) -> None:
         )
     if name in known:
         raise UserError(f"own_tasks: '{name}' is a task of the suite: take another name.")
+    if name == "any":
+        raise UserError(
+            "own_tasks: 'any' means all tasks where a model is used: take another name."
+        )
     for template in task.templates:
         if template.count("{}") != 1 or re.search(r"[{}]", template.replace("{}", "")):
             raise UserError(

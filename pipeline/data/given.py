@@ -37,13 +37,17 @@ def image_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if _counts(name)]
         yield from (
             Path(place, name)
             for name in files
             if _counts(name) and Path(name).suffix.lower() in ENDINGS
         )
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"{error.filename} cannot be read: {error.strerror}.") from error
 
 
 def _counts(name: str) -> bool:

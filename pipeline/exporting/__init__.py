@@ -173,6 +173,7 @@ def export(
             parameters_of(shapes),
         )
         write_text(folder / CARD, model_card(card))
+        check_place(request.out, request.method, [], request.replace)  # it may be there by now
     return provenance
 
 

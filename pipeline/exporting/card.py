@@ -221,7 +221,7 @@ def _origin(said: Mapping[str, Any]) -> str:
     rows = {
         "Made by": f"`adamerge export`, profile `{said['profile']}`, method `{said['method']}`, "
         f"seed {said['seed']}, protocol {said['protocol']}",
-        "Project's commit": f"`{git['commit']}`{changed}" if git["commit"] else "not known",
+        "Merged at commit": f"`{git['commit']}`{changed}" if git["commit"] else "not known",
         "Pretrained model": ", ".join(
             [
                 f"{checkpoint['source']} (family `{checkpoint['family']}`)",

@@ -24,7 +24,7 @@ def provenance_of(
 ) -> dict[str, Any]:
     """The facts of provenance.json; docs/using-the-model.md lists them.
 
-    `weights`: the file that was written; `git`: commit and dirtiness of the project.
+    `weights`: the file that was written; `git`: commit and dirtiness of the project now.
     """
     learned = layout.coefficients(seed, method)
     return {
@@ -37,7 +37,8 @@ def provenance_of(
         "seed": seed,
         "protocol": config.profile.protocol,
         "label_tuned": METHODS[method].reads("labels"),
-        "git": {"commit": git.get("commit"), "dirty": git.get("dirty")},
+        "git": merged_at(layout) or _commit(git),
+        "exported_at": _commit(git),
         "checkpoint": checkpoint_of(config, layout),
         "experts": experts_of(layout),
         "coefficients": _hash(learned) if METHODS[method].learns and learned.exists() else None,
@@ -45,6 +46,17 @@ def provenance_of(
         "weights": {"file": weights.name, **_hash(weights), "bytes": weights.stat().st_size},
         "accuracy": None if accuracy is None else _accuracy(accuracy),
     }
+
+
+def merged_at(layout: Layout) -> dict[str, Any]:
+    """Commit and dirtiness of the project when it merged, as the stage recorded it; {} if not."""
+    path = layout.run("merge")
+    record = read_json(path, "python -m stages.merge") if path.exists() else {}
+    return _commit(record["git"]) if record.get("git") else {}
+
+
+def _commit(git: Mapping[str, Any]) -> dict[str, Any]:
+    return {"commit": git.get("commit"), "dirty": git.get("dirty")}
 
 
 def checkpoint_of(config: Config, layout: Layout) -> dict[str, Any]:

@@ -11,10 +11,13 @@ from pipeline.errors import UserError
 
 Level = Literal["ok", "warning", "problem"]
 
-SECRET_NAMES = re.compile(r"TOKEN|SECRET|PASS|CREDENTIAL|AUTH|COOKIE|(^|_)KEY(_|$)", re.IGNORECASE)
+SECRET_NAMES = re.compile(
+    r"TOKEN(?!IZER)|SECRET|PASS|CREDENTIAL|AUTH(?!OR)|COOKIE|CONNECTION_STRING|(^|_)KEY(_|$)", re.I
+)
 SHORTEST_SECRET = 4  # of shorter values too many words would be hidden
 HIDDEN = "***"
 _LOGIN = re.compile(r"(?<=://)[^\s'\"]*@")
+_SCHEME_LOGIN = re.compile(r"([\w+.-]*)://([^\s'\"]*)@")
 _QUERY = re.compile(r"(\w://[^\s'\"?#]*)[?#][^\s'\"]*")
 
 
@@ -58,10 +61,12 @@ def discreet(findings: Iterable[Finding], environment: Mapping[str, str]) -> Ite
 
 def _secrets(environment: Mapping[str, str]) -> set[str]:
     found = {value for name, value in environment.items() if SECRET_NAMES.search(name)}
-    for login in (login for value in environment.values() for login in _LOGIN.findall(value)):
-        user, _, password = login[:-1].partition(":")
+    logins = (login for value in environment.values() for login in _SCHEME_LOGIN.findall(value))
+    for scheme, login in logins:
+        user, _, password = login.partition(":")
         # A parser takes a slash for the end of an address, and may complain of the piece before it.
-        secret = password or user
+        # Of a web address a bare name may be a token; of a database it is only a name.
+        secret = password or (user if scheme in ("http", "https") else "")
         found |= {secret, *secret.split("/")}
     found |= {unquote(secret) for secret in found}
     return {secret for secret in found if len(secret) >= SHORTEST_SECRET}

@@ -16,6 +16,10 @@ def folders(places: Mapping[str, Path]) -> Iterator[Finding]:
     disks: dict[int, list[str]] = defaultdict(list)
     for called, folder in places.items():
         above = existing(folder)
+        if not above.exists():
+            advice = "Mount the disk that it is on, or remove the link."
+            yield Finding(called, f"{above} is a link to nothing", "problem", advice)
+            continue
         disks[above.stat().st_dev].append(called)
         if not above.is_dir():
             advice = f"Move {above} away: a folder belongs there."

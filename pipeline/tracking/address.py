@@ -18,7 +18,8 @@ HEALTH_SECONDS = 3.0
 SERVER = ("http://", "https://")
 SECRETS = (  # of the environment, as MLflow and what it stores files with read them
     *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN"),
-    *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_ACCESS_KEY", "PGPASSWORD"),
+    *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD", "HF_TOKEN"),
+    *("AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_CLIENT_SECRET"),
 )
 HIDDEN = "***"
 SHORTEST = 4  # letters of a secret that is taken out of a text wherever it stands

@@ -4,6 +4,7 @@ A file holds the whole run, so that it can be sent to a store that has never hea
 """
 
 import json
+import os
 import sys
 import time
 import uuid
@@ -37,6 +38,12 @@ class Record:
     points: list[Point] = field(default_factory=list)
     status: str = "RUNNING"
     ended: int | None = None
+    process: int | None = None  # on this machine, whose run it is
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether its process will write the record again."""
+        return self.status == "RUNNING" and self.process is not None and _is_there(self.process)
 
     def keep(self, root: Path, path: Path | None = None) -> Path:
         """Write the record where `send_pending` finds it, or over `path`; returns the path."""
@@ -57,7 +64,7 @@ class Record:
 
 
 def send_pending(store: Store, root: Path) -> int:
-    """Send the kept runs and delete their files; returns how many it sent.
+    """Send the kept runs that have ended and delete their files; returns how many it sent.
 
     Raises what the store raises; files that were not sent stay. A damaged one is named in a
     warning, and stays too.
@@ -68,6 +75,8 @@ def send_pending(store: Store, root: Path) -> int:
             record = Record.load(path)
         except (ValueError, TypeError) as error:
             print(f"Warning: {path} is no record of a run ({reason(error)}).", file=sys.stderr)
+            continue
+        if record.goes_on:
             continue
         _send(store, record, root, path)
         path.unlink()
@@ -87,6 +96,16 @@ def log_points(store: Store, run_id: str, points: Iterable[Point]) -> None:
 def now() -> int:
     """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+def _is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
 
 
 def _send(store: Store, record: Record, root: Path, path: Path) -> None:

@@ -82,7 +82,7 @@ def registered(store: Store, layout: Layout, run: "Run") -> str:
     if not run.outputs or not run.outputs.model_outputs:
         raise UserError(
             f"The row of {tags['method']}, seed {tags['seed']}, was recorded without its weights. "
-            "Run 'python -m stages.merge', and 'adamerge track' with another store."
+            "Run 'python -m stages.merge', then 'adamerge track'."
         )
     model = store.client.get_logged_model(run.outputs.model_outputs[0].model_id)
     weights = need(layout.merged(int(tags["seed"]), tags["method"]), "python -m stages.merge")

@@ -54,7 +54,9 @@ class Row:
         """SHA-256 of everything measured: the same digest means the same results."""
         kept = [self.tags.get(name) for name in ("pipeline.key", "coefficients.sha256")]
         images = [used.digest for used in self.images]
-        facts = json.dumps([self.metrics, self.params, kept, images], sort_keys=True)
+        # A row that was written without the weights is written anew once they are there.
+        found = [self.metrics, self.params, kept, images, self.one_file]
+        facts = json.dumps(found, sort_keys=True)
         return hashlib.sha256(facts.encode()).hexdigest()
 
 

@@ -1,5 +1,6 @@
 """One short run per executed stage, written while it runs."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -50,7 +51,9 @@ def stage_run(config: Config, layout: Layout, stage: str) -> Iterator["StageRun"
     }
     if inputs := inputs_hash(layout.root, stage, config.name):
         tags["dvc.lock.md5"] = inputs
-    record = Record(f"{stage}, {config.name}", tags, now(), configuration_key(config))
+    record = Record(
+        f"{stage}, {config.name}", tags, now(), configuration_key(config), process=os.getpid()
+    )
     run = StageRun(config.root, record)
     try:
         require_store(config.root)

@@ -43,7 +43,7 @@ def test_pixels_are_open_clips():
     assert STD == open_clip.constants.OPENAI_DATASET_STD
 
 
-@pytest.mark.parametrize("name", CONFIGS.keys() - set(PLAIN))
+@pytest.mark.parametrize("name", sorted(CONFIGS.keys() - set(PLAIN)))
 def test_models_with_other_texts_are_unknown(name):
     with pytest.raises(UserError, match=f"Unknown model '{name}'") as error:
         named_architecture(name)

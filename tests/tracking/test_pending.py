@@ -216,3 +216,18 @@ def test_user_who_deleted_the_run_does_not_get_it_back(project: Project) -> None
     track(project.config, project.layout)
     assert project.runs("tags.kind = 'stage'") == []
     assert kept(project) == []
+
+
+def test_run_that_goes_on_is_left_to_its_process(project: Project) -> None:
+    tags = {"kind": "stage", "dvc.stage": "report", "profile": "mini"}
+    store = open_store(project.config)
+    record = Record("report, mini", tags, 1000, store.key, process=os.getpid())
+    path = record.keep(project.root)
+    track(project.config, project.layout)
+    assert kept(project) == [path]
+    record.status, record.ended = "FINISHED", 5000
+    record.keep(project.root, path)
+    track(project.config, project.layout)
+    assert kept(project) == []
+    [run] = project.runs("tags.kind = 'stage'")
+    assert run.info.status == "FINISHED"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages._model import choose, torch_device
 from stages._server import HOST
 
 if TYPE_CHECKING:
@@ -72,27 +73,19 @@ def open_demo(
     Raises `UserError` where the profile, the method or the model is not there.
     """
     from pipeline.blending import load_blend
-    from pipeline.classifier import default_method
     from pipeline.config import load_config
     from pipeline.layout import Layout
     from pipeline.merging.methods import METHODS
 
     config = load_config(root, profile)
     layout = Layout(config.root, config.name)
-    chosen = method or default_method(config)
-    number = config.profile.seeds[0] if seed is None else seed
-    blend = load_blend(config, layout, chosen, number, _device(config.device))
+    chosen, number = choose(config, method, seed)
+    blend = load_blend(config, layout, chosen, number, torch_device(config.device))
     title = (
         f"{METHODS[chosen].title}, seed {number}, of profile {config.name} "
         f"({config.profile.protocol} protocol)"
     )
     return Demo(blend, title, tuple(_examples(layout, number, config.profile.tasks, folder)))
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _examples(layout: "Layout", seed: int, tasks: tuple[str, ...], folder: Path) -> Iterator[str]:

@@ -13,17 +13,11 @@ from typing import Annotated
 
 import typer
 
+from stages._model import MethodOption, SeedOption
 from stages._progress import say
 from stages._server import HOST, check_free, until_stopped
 from stages._stage import ProfileOption, user_errors
 
-MethodOption = Annotated[
-    str | None,
-    typer.Option("--method", help="A method of the profile (layer-wise AdaMerging if it has it)."),
-]
-SeedOption = Annotated[
-    int | None, typer.Option("--seed", help="A seed of the profile (its first).")
-]
 Port = Annotated[int, typer.Option("--port", help="Port of the page.")]
 
 

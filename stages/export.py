@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stages._model import MethodOption, SeedOption, choose
 from stages._progress import progress_bar, say
 from stages._stage import DryRunOption, ProfileOption, user_errors
 
@@ -19,13 +20,6 @@ Out = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write.")
 Format = Annotated[
     str,
     typer.Option("--format", help="open_clip, or hf: a CLIPModel of Hugging Face's transformers."),
-]
-MethodOption = Annotated[
-    str | None,
-    typer.Option("--method", help="A method of the profile (layer-wise AdaMerging if it has it)."),
-]
-SeedOption = Annotated[
-    int | None, typer.Option("--seed", help="A seed of the profile (its first).")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier export.")]
 
@@ -41,16 +35,13 @@ def main(
 ) -> None:
     """Write a merged model as a folder for open_clip or transformers."""
     with user_errors():
-        from pipeline.classifier import default_method
         from pipeline.config import load_config
         from pipeline.exporting import Request, export, planned
         from pipeline.layout import Layout
         from pipeline.tracking.provenance import git_state
 
         config = load_config(Path.cwd(), profile)
-        chosen = method or default_method(config)
-        number = config.profile.seeds[0] if seed is None else seed
-        request = Request(out.expanduser(), form, chosen, number, force)
+        request = Request(out.expanduser(), form, *choose(config, method, seed), force)
         plan = planned(config, Layout(config.root, config.name), request)
         say(_words(plan))
         if dry_run:

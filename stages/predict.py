@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stages._model import MethodOption, ModelOption, SeedOption, choose, exported, torch_device
 from stages._progress import progress_bar
 from stages._stage import ProfileOption, user_errors
 
@@ -36,17 +37,6 @@ Task = Annotated[
 ]
 Top = Annotated[int, typer.Option("--top", min=1, help="Classes to name for each image.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line for each image.")]
-Model = Annotated[
-    Path | None,
-    typer.Option("--model", metavar="FOLDER", help="A folder that 'adamerge export' wrote."),
-]
-MethodOption = Annotated[
-    str | None,
-    typer.Option("--method", help="A method of the profile (layer-wise AdaMerging if it has it)."),
-]
-SeedOption = Annotated[
-    int | None, typer.Option("--seed", help="A seed of the profile (its first).")
-]
 
 
 @dataclass(frozen=True)
@@ -78,7 +68,7 @@ def main(
     task: Task = "any",
     top: Top = 5,
     as_json: AsJson = False,
-    model: Model = None,
+    model: ModelOption = None,
     profile: ProfileOption = None,
     method: MethodOption = None,
     seed: SeedOption = None,
@@ -107,34 +97,20 @@ def load(
     task: str, model: Path | None, profile: str | None, method: str | None, seed: int | None
 ) -> "Classifier":
     """The model that the options name; raises `UserError` where there is none, or no such task."""
-    from pipeline.classifier import check_task, default_method, load_exported, load_merged
-    from pipeline.errors import UserError
+    from pipeline.classifier import check_task, load_exported, load_merged
     from pipeline.exported import read_labels
 
-    if model is not None:
-        if profile is not None or method is not None or seed is not None:
-            raise UserError(
-                "--model is a folder that knows its method: leave out --profile, --method and "
-                "--seed, or leave out --model."
-            )
-        folder = model.expanduser()
+    if folder := exported(model, profile, method, seed):
         check_task(task, tuple(read_labels(folder)))
-        return load_exported(folder, _device("auto"))
+        return load_exported(folder, torch_device("auto"))
     from pipeline.config import load_config  # which takes time that a folder does not need
     from pipeline.layout import Layout
 
     config = load_config(Path.cwd(), profile)
     check_task(task, config.profile.tasks)
-    chosen = method or default_method(config)
-    number = config.profile.seeds[0] if seed is None else seed
+    chosen, number = choose(config, method, seed)
     layout = Layout(config.root, config.name)
-    return load_merged(config, layout, chosen, number, task, _device(config.device))
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+    return load_merged(config, layout, chosen, number, task, torch_device(config.device))
 
 
 @contextmanager

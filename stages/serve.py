@@ -15,26 +15,16 @@ from typing import Annotated
 
 import typer
 
+from stages._model import MethodOption, ModelOption, SeedOption, choose, exported
 from stages._progress import progress_bar, say
 from stages._server import HOST, check_free, serving, until_stopped, wait
 from stages._stage import ProfileOption, user_errors
 
-Model = Annotated[
-    Path | None,
-    typer.Option("--model", metavar="FOLDER", help="A folder that 'adamerge export' wrote."),
-]
-MethodOption = Annotated[
-    str | None,
-    typer.Option("--method", help="A method of the profile (layer-wise AdaMerging if it has it)."),
-]
-SeedOption = Annotated[
-    int | None, typer.Option("--seed", help="A seed of the profile (its first).")
-]
 Port = Annotated[int, typer.Option("--port", help="Port of the server.")]
 
 
 def main(
-    model: Model = None,
+    model: ModelOption = None,
     profile: ProfileOption = None,
     method: MethodOption = None,
     seed: SeedOption = None,
@@ -43,13 +33,13 @@ def main(
     """Classify images over HTTP with a merged model, by MLflow's server."""
     with user_errors():
         check_free(port)
-        exported = _given(model, profile, method, seed)
+        given = _given(model, profile, method, seed)
         log = Path.cwd() / ".cache" / "mlflow-serve.log"
         with until_stopped(), _folder(log.parent) as folder:
-            if exported is None:
-                exported = folder / "model"
-                _export(exported, profile, method, seed)
-            tasks = _save(exported, folder / "served")
+            if given is None:
+                given = folder / "model"
+                _export(given, profile, method, seed)
+            tasks = _save(given, folder / "served")
             command = ["models", "serve", "--model-uri", str(folder / "served")]
             command += ["--env-manager", "local", "--workers", "1"]
             # Nothing that is served has a pickle in it, and none is to be read.
@@ -63,18 +53,11 @@ def _given(
     model: Path | None, profile: str | None, method: str | None, seed: int | None
 ) -> Path | None:
     """The exported folder that the options name, if any; raises `UserError` if it is none."""
-    from pipeline.errors import UserError
     from pipeline.serving import check_servable
 
-    if model is None:
-        return None
-    if profile is not None or method is not None or seed is not None:
-        raise UserError(
-            "--model is a folder that knows its method: leave out --profile, --method and --seed, "
-            "or leave out --model."
-        )
-    folder = model.expanduser()
-    check_servable(folder)
+    folder = exported(model, profile, method, seed)
+    if folder is not None:
+        check_servable(folder)
     return folder
 
 
@@ -97,15 +80,13 @@ def _folder(cache: Path) -> Iterator[Path]:
 
 def _export(out: Path, profile: str | None, method: str | None, seed: int | None) -> None:
     """Write the profile's model as a folder."""
-    from pipeline.classifier import default_method
     from pipeline.config import load_config
     from pipeline.exporting import Request, export, planned
     from pipeline.layout import Layout
     from pipeline.tracking.provenance import git_state
 
     config = load_config(Path.cwd(), profile)
-    chosen = method or default_method(config)
-    number = config.profile.seeds[0] if seed is None else seed
+    chosen, number = choose(config, method, seed)
     plan = planned(
         config, Layout(config.root, config.name), Request(out, "open_clip", chosen, number)
     )

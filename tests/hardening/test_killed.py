@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:The ``noload`` loader:DeprecationWarning"),
 ]
-KILLS = int(os.environ.get("ADAMERGE_KILLS", "3"))  # 20, say, for a longer test
+KILLS = int(os.environ.get("ADAMERGE_KILLS", "3"))  # in threes; 21 for a longer test
 SECONDS = 900
 
 

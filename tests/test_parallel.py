@@ -245,10 +245,12 @@ def test_a_process_that_is_killed_ends_the_stage_in_one_sentence(project, tmp_pa
     process = start(project, "-m", "stages.evaluate", PYTHONPATH=f"{place}{os.pathsep}{ROOT}")
     code, _, err = ended(process)
     assert code == 1
-    assert err == (
+    # Python itself may say that it was interrupted in a callback, where that is ignored.
+    assert err.endswith(
         "Error: one of the 2 processes ended (SIGKILL). Running the same command again goes on "
         "from the last saved state.\n"
     )
+    assert err.startswith(("Error: one of", "Exception ignored in:"))
     assert not half_written(project) and not (project / "metrics").exists()
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -48,8 +49,7 @@ def postgres(folder: Path) -> Iterator[str]:
         who = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
         for path in (data, folder / "password"):
             os.chown(path, NOBODY, NOBODY)
-        for path in (folder, *folder.parents[:2]):  # pytest keeps its folders to itself
-            path.chmod(0o755)
+        folder.chmod(0o755)
     subprocess.run(
         [program("initdb"), "-D", data, f"--pwfile={folder / 'password'}", *INITDB],
         cwd=folder,
@@ -85,14 +85,21 @@ def wait_for(port: int, server: "subprocess.Popen[bytes]") -> None:
     pytest.fail("PostgreSQL did not start")
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that another user can reach, too: pytest keeps its folders to itself."""
+    with TemporaryDirectory(prefix="postgres-") as folder:
+        yield Path(folder)
+
+
 def test_server_on_postgres_holds_rows_stages_and_champion(
-    bare: Project, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    bare: Project, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import MlflowClient
 
     from stages.ui import pages
 
-    folder, port = tmp_path_factory.mktemp("postgres"), free_port()
+    port = free_port()
     # The server keeps uploaded files below the folder it starts in.
     with postgres(folder) as uri, chdir(bare.root), pages(uri, port, bare.root / "log"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")

@@ -18,6 +18,7 @@ from math import sqrt
 from statistics import mean
 from typing import Any, Literal
 
+from pipeline.errors import UserError
 from pipeline.merging.methods import METHODS
 from pipeline.statistics import Interval
 
@@ -119,13 +120,23 @@ def _joined(one: float, other: float) -> float:
 
 
 def averages(metrics: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Average]]:
-    """(name, average) for every average that metrics hold, at whatever depth."""
+    """(name, average) for every average that metrics hold, at whatever depth.
+
+    Raises `UserError` for one that is no number or lacks what belongs to it.
+    """
     for key, value in metrics.items():
         if isinstance(value, Mapping):
             yield from averages(value, f"{path}{key}/")
         elif key in _AVERAGES:
-            sd = metrics.get(f"{key}_sd", 0.0)
-            yield f"{path}{key}", Average(value, sd, _interval(metrics, key))
+            try:
+                found = Average(
+                    float(value), float(metrics.get(f"{key}_sd", 0.0)), _interval(metrics, key)
+                )
+            except (TypeError, ValueError, KeyError) as error:
+                raise UserError(
+                    f"The metrics are damaged at {path}{key}: run the stage that writes them again."
+                ) from error
+            yield f"{path}{key}", found
 
 
 def _interval(row: Mapping[str, Any], key: str) -> Interval | None:

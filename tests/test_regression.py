@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import UserError
 from pipeline.regression import averages, changes, compare, summary_table
 from pipeline.statistics import Interval
 
@@ -258,3 +259,12 @@ def test_which_of_the_miniature_s_averages_have_intervals(mini: Metrics):
         file, *_, method, key = name.split("/")
         has = file == "clean" or (key == "unseen" and method != "pretrained")
         assert (name in measured) == has, name
+
+
+@pytest.mark.parametrize(
+    "row",
+    [{"avg": "much"}, {"avg": None}, {"unseen": 1.0, "gap_interval": [0.0, 1.0]}, {"avg": [1]}],
+)
+def test_a_damaged_row_is_named(row):
+    with pytest.raises(UserError, match="damaged at clean/ties/"):
+        dict(averages({"clean": {"ties": row}}))

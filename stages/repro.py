@@ -19,8 +19,8 @@ import typer
 from stages._progress import say
 from stages._stage import ProfileOption, user_errors
 
-# As `pipeline.files.replacing` names it; eight digits alone may be a day in a name of a user's own.
-HALF_WRITTEN = re.compile(r"\..+\.(?=\d*[a-f])[0-9a-f]{8}(\.[\w-]+)?")
+HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}(\.[\w-]+)?")  # as `pipeline.files.replacing` names it
+A_DAY = re.compile(r"\.(19|20)\d{6}(\.|$)")  # in the name of a copy that a user made
 DAY = 24 * 3600.0  # seconds: no living run writes at one file for so long without a pause
 
 Force = Annotated[bool, typer.Option("--force", help="Run every stage, changed or not.")]
@@ -83,8 +83,9 @@ def remove_half_written(root: Path) -> None:
     Those below artifacts/ are DVC's, which clears a stage's folders before it runs the stage.
     """
     oldest, freed = time.time() - DAY, []
-    own = [path for name in ("params", "mlflow") for path in root.glob(f".{name}.*")]
-    places = [*own, *(root / ".cache").rglob(".*"), *(root / "metrics").rglob(".*")]
+    ours = [path for name in ("params", "mlflow") for path in root.glob(f".{name}.*")]
+    ours = [path for path in ours if not A_DAY.search(path.name)]
+    places = [*ours, *(root / ".cache").rglob(".*"), *(root / "metrics").rglob(".*")]
     for path in places:
         with suppress(OSError):  # gone meanwhile, or somebody else's
             facts = path.stat()

@@ -47,7 +47,11 @@ def test_old_ones_are_removed(name, left, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "name", [".env", ".gitignore", ".cache/mlflow.lock", ".cache/images/0a1b2c.npy", ".a.b.c"]
+    "name",
+    [
+        *(".env", ".gitignore", ".cache/mlflow.lock", ".cache/images/0a1b2c.npy", ".a.b.c"),
+        *(".env.20241122", ".params.20240101.yaml", ".notes.0a1b2c3d.md"),
+    ],
 )
 def test_other_files_stay(name, tmp_path, capsys):
     path = tmp_path / name

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -130,10 +131,21 @@ def interruptible() -> Iterator[None]:
     Whoever started the group sends it when another process failed. It must not be so while a
     process waits for the others to connect: Python would not notice it there.
     """
+    hook = sys.unraisablehook
+
+    def repeated(lost: Any) -> None:
+        """In a destructor or a weak reference's callback Python drops it: so once more, soon."""
+        if lost.exc_type is KeyboardInterrupt:
+            threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGTERM]).start()
+        else:
+            hook(lost)
+
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.unraisablehook = repeated
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)
 
 
